@@ -1,0 +1,42 @@
+# Two commands do it all: `make book` and `make test`. Another interpreter: `make book PYTHON=python3.12`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help book test lab execute headline source-model clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
+
+book: $(READY) ## install, run the short experiment, build the pages into _build/html
+	$(BIN)/tta-iqa demo
+	$(BIN)/python book/tools.py build
+
+test: $(READY) ## check the code, the notebooks and the built pages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest --ignore tests/site -n 2
+	$(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
+	$(BIN)/python book/tools.py build
+	$(BIN)/python -m pytest tests/site
+
+lab: $(READY) ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab index.ipynb
+
+execute: $(READY) ## run the notebooks again and store their outputs
+	$(BIN)/python book/tools.py execute
+
+headline: $(READY) ## run the full experiment into data/results
+	$(BIN)/tta-iqa headline
+
+source-model: $(READY) ## train the shipped source model
+	$(BIN)/tta-iqa train
+
+clean: ## remove what was built; .venv stays
+	rm -rf _build _vendor build dist *.egg-info .pytest_cache .ruff_cache
+
+# The stamp is older than neither file, so a second run installs nothing.
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c requirements.lock -e ".[book,test]"
+	touch $@

@@ -1,0 +1,130 @@
+"""The built site, a server for it, and one browser for all its tests."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # the network is cut
+]
+HOW_TO_GET_ONE = (
+    "no Chromium found, so the pages are not tested in a browser. Install one: `apt install chromium`, "
+    "Google Chrome, or `.venv/bin/playwright install chromium`."
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run page tests on every page; those that take `origin` run both over http and from file://."""
+    pages = [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if "_static" not in p.parts]
+    if "path" in metafunc.fixturenames:
+        metafunc.parametrize("path", pages or ["index.html"], scope="module")
+    if "origin" in metafunc.fixturenames:
+        metafunc.parametrize("origin", ["http", "file"], scope="module")
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    if not (SITE / "index.html").exists():
+        pytest.fail("the book is not built: run `make book` or `python book/tools.py build` first", pytrace=False)
+    return SITE
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def roots(site: Path):
+    """Where a page of the site starts, over http and from a file."""
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(site))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {"http": f"http://127.0.0.1:{server.server_port}", "file": site.as_uri()}
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)  # what `playwright install` would bring
+        found = next(filter(None, map(shutil.which, BROWSERS)), str(own) if own.exists() else None)
+        if found is None:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(HOW_TO_GET_ONE)
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """One page in the browser, and all that went wrong on it."""
+
+    page: Page
+    root: str
+    problems: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        self.page.on("console", lambda m: self.note(m.type == "error", f"console: {m.text}"))
+        self.page.on("pageerror", lambda error: self.note(True, f"script error: {error}"))
+        self.page.on("requestfailed", lambda r: self.note(True, f"failed: {r.url}"))
+        self.page.on("response", lambda r: self.note(r.status >= 400, f"status {r.status}: {r.url}"))
+        self.page.route("**/*", self.stay_on_site)
+
+    def note(self, wrong: bool, text: str) -> None:
+        if wrong:
+            self.problems.append(text)
+
+    def stay_on_site(self, route) -> None:
+        if route.request.url.startswith((self.root, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.problems.append(f"leaves the site: {route.request.url}")
+            route.abort()
+
+    def open(self, path: str) -> "Visit":
+        self.page.goto(f"{self.root}/{path}", wait_until="load")
+        self.page.evaluate("window.MathJax?.startup?.promise")  # resolves when the formulas are set
+        return self
+
+
+@pytest.fixture(scope="session")
+def context(browser: Browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def visits(context, roots):
+    """Open a page: visits(origin, path) → Visit. The last one stays open until another is asked for."""
+    last: dict[tuple[str, str], Visit] = {}
+
+    def visit(origin: str, path: str) -> Visit:
+        if (origin, path) not in last:
+            for old in last.values():
+                old.page.close()
+            last.clear()
+            new = Visit(context.new_page(), roots[origin])
+            new.watch()
+            last[origin, path] = new.open(path)
+        return last[origin, path]
+
+    return visit

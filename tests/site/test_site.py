@@ -1,0 +1,127 @@
+"""The built pages, in a real browser with the network cut."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+# Elements of the article that reach beyond the window, with no box of their own that scrolls.
+OVERFLOWING = """() => [...document.querySelectorAll('main *')].filter(e => {
+    if (e.getBoundingClientRect().right <= innerWidth + 1 || !e.checkVisibility()) return false;
+    if (e.closest('mjx-assistive-mml, .visually-hidden, .sr-only')) return false;
+    for (let p = e; p && p.tagName != 'MAIN'; p = p.parentElement)
+        if (['auto', 'scroll'].includes(getComputedStyle(p).overflowX)) return false;
+    return true;
+}).map(e => `${e.tagName.toLowerCase()}.${e.className}`).slice(0, 5)"""
+
+
+def test_page_stays_on_the_site_and_is_quiet(visits, path, origin):
+    """A page makes no request to another host, and none of its requests or scripts fails."""
+    assert visits(origin, path).problems == []
+
+
+def test_formulas_are_rendered(visits, path, origin):
+    page = visits(origin, path).page
+    raw = page.locator(".math:not(:has(mjx-container))")
+    assert raw.count() == 0, raw.first.inner_text()
+    assert page.locator("mjx-merror").count() == 0
+
+
+def test_players_move_and_quizzes_answer(visits, path, origin):
+    """With the keyboard alone: a slider changes its picture, a chosen option shows its feedback and no other."""
+    page = visits(origin, path).page
+    for player in page.locator(".tta-player").all():
+        slider, picture = player.locator("input[type=range]"), player.locator("img")
+        before = picture.get_attribute("src"), slider.get_attribute("aria-valuetext")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        after = picture.get_attribute("src"), slider.get_attribute("aria-valuetext")
+        assert after[0] != before[0], "the slider moved, its picture did not"
+        assert after[1] != before[1], "the slider moved, its spoken value did not"
+    for quiz in page.locator(".tta-quiz").all():
+        options = quiz.locator(".option").all()
+        assert len(options) >= 2
+        for number, option in enumerate(options):
+            assert not option.locator(".feedback").is_visible()
+            option.locator("input").focus() if number == 0 else None
+            page.keyboard.press("ArrowDown" if number else "Space")
+            assert option.locator(".feedback").is_visible()
+            assert quiz.locator(".feedback:visible").count() == 1
+
+
+def test_pictures_have_alt_text(visits, path):
+    """A picture's alt text is written for a person; a file path is what Sphinx puts where none was given."""
+    for picture in visits("http", path).page.locator("main img").all():
+        alt = picture.get_attribute("alt") or ""
+        assert alt.strip(), f"no alt text: {picture.get_attribute('src')[:100]}"
+        assert "/" not in alt or " " in alt, f"a path as alt text: {alt}"
+
+
+def test_page_fits_a_phone(visits, path):
+    """At 360 px nothing reaches beyond the window, unless it scrolls in a box of its own."""
+    page = visits("http", path).page
+    page.set_viewport_size({"width": 360, "height": 740})
+    try:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate(OVERFLOWING) == []
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(visits, path, scheme):
+    page = visits("http", path).page
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
+    page.evaluate("Promise.all(document.getAnimations().map(a => a.finished.catch(() => {})))")  # colours settle
+    result = Axe().run(page, options={"resultTypes": ["violations", "incomplete"]})
+    page.emulate_media(color_scheme="light")
+    faults = [f"{v['id']}: {n['html'][:150]}" for v in result.response["violations"] for n in v["nodes"]]
+    # Text in the very colour of its ground is only "incomplete" to axe.
+    for doubt in result.response["incomplete"]:
+        for node in doubt["nodes"]:
+            if any((check.get("data") or {}).get("messageKey") == "equalRatio" for check in node["any"]):
+                faults.append(f"invisible text: {node['html'][:150]}")
+    assert faults == []
+
+
+def test_search_finds_a_page(visits, origin):
+    """Search works from the site's own index, also from file:// where no page can be fetched."""
+    visit = visits(origin, "search.html?q=statistics")
+    visit.page.locator("#search-results li a").first.wait_for()
+    visit.page.wait_for_load_state("networkidle")
+    assert visit.problems == []
+
+
+class Anchors(HTMLParser):
+    """The ids and the links of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids, self.links = set(), set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "a" and attributes.get("href"):
+            self.links.add(attributes["href"])
+
+
+def test_internal_links_resolve(site):
+    """Every link to a page of the site leads to a file, and to an id where it names one."""
+    pages = {path: Anchors(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+    broken = []
+    for path, anchors in pages.items():
+        for link in anchors.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            known = pages.get(target)
+            if not target.exists() or (known and parts.fragment and unquote(parts.fragment) not in known.ids):
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert broken == []

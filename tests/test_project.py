@@ -1,0 +1,134 @@
+"""The project's own promises: its lists agree, its notebooks are executed and small, it leaks no path."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tta_iqa_lib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+NOTEBOOKS = [ROOT / "index.ipynb", *sorted((ROOT / "book").glob("*.ipynb"))]
+
+
+def read_requirements(lines: list[str]) -> dict[str, Requirement]:
+    requirements = map(Requirement, lines)
+    return {canonicalize_name(CONDA_NAMES.get(r.name, r.name)): r for r in requirements}
+
+
+def project_requirements() -> dict[str, Requirement]:
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    return read_requirements(PROJECT["project"]["dependencies"] + [line for lines in extras for line in lines])
+
+
+def locked_versions() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def tracked_files() -> list[Path]:
+    """What a clone holds, and what will be: files that git tracks or does not ignore."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_environment_and_pyproject_name_the_same_ranges():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert "-e ." in pip
+    lines = [entry for entry in conda if isinstance(entry, str)] + [entry for entry in pip if entry != "-e ."]
+    environment = {name: r.specifier for name, r in read_requirements(lines).items() if name != "pip"}
+    assert str(environment.pop("python")) == PROJECT["project"]["requires-python"].replace(" ", "")
+    assert environment == {name: r.specifier for name, r in project_requirements().items()}
+
+
+def test_lock_satisfies_every_range():
+    locked = locked_versions()
+    for name, requirement in project_requirements().items():
+        assert name in locked, f"{name} is not in requirements.lock"
+        assert locked[name] in requirement.specifier, f"{name}: {locked[name]} is outside {requirement.specifier}"
+
+
+def test_lock_leaves_the_cuda_packages_to_torch():
+    assert not [name for name in locked_versions() if re.match("cuda|nvidia|triton", name)]
+
+
+def test_installed_versions_are_in_range():
+    for name, requirement in project_requirements().items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            pytest.fail(f'{name} is not installed: pip install -e ".[book,test]"')
+        assert requirement.specifier.contains(installed, prereleases=True), f"{name} {installed}"
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == tta_iqa_lib.__version__
+    assert f"## {tta_iqa_lib.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_module_is_packaged_and_on_the_api_page():
+    library = ROOT / "tta_iqa_lib"
+    packages = {p.parent.relative_to(ROOT).as_posix().replace("/", ".") for p in library.rglob("__init__.py")}
+    assert packages <= set(PROJECT["tool"]["setuptools"]["packages"])
+    rooms = {p.stem for p in library.glob("*.py")} | {p.parent.name for p in library.glob("*/__init__.py")}
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"automodule:: tta_iqa_lib\.(\w+)", page))
+    assert {room for room in rooms if not room.startswith("_")} == documented
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_executed_in_order_and_small(path):
+    """Stored outputs are what the pages show and what nbval compares: a stripped notebook would pass anything."""
+    assert path.stat().st_size <= 500_000
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and c.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert any(cell.outputs for cell in cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_gives_a_reason_for_each_output_that_is_not_compared(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        tags = set(cell.metadata.get("tags", []))
+        assert "nbval-skip" not in tags, f"cell {cell.id} is never run by the tests"
+        assert "nbval-ignore-output" not in tags or cell.metadata.get("nbval_reason"), (
+            f"cell {cell.id}: say in its metadata, under nbval_reason, why its output may differ"
+        )
+
+
+def test_repository_is_small():
+    sizes = {path: path.stat().st_size for path in tracked_files()}
+    largest = sorted(sizes, key=sizes.get)[-5:]
+    assert sum(sizes.values()) <= 20_000_000, [f"{p.name}: {sizes[p]}" for p in largest]
+
+
+def test_no_file_names_a_path_of_one_machine():
+    """A path of the author's machine helps no reader; a notebook's output or a traceback lets it in."""
+    machine = re.compile(r"(?<![\w./~-])/(?:home|root|work|opt|Users|tmp/\w+/)[\w./-]+")
+    outside = re.compile(r"\.\./shared\b")
+    may_name_outside = ("tests", ".ci")
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # pictures and weights
+        name = path.relative_to(ROOT)
+        found += [f"{name}: {match[0]}" for match in machine.finditer(text)]
+        if name.parts[0] not in may_name_outside:
+            found += [f"{name}: {match[0]}" for match in outside.finditer(text)]
+    assert found == []

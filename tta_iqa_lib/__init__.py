@@ -1,0 +1,57 @@
+"""Test-time adaptation for blind image quality assessment: the library of the book."""
+
+from .adapt import Adapter, Result, State, adapt_batch
+from .batchnorm import Batch, Blend, Ema, Shrink, Source
+from .benchmark import tinyshift
+from .distortions import distort
+from .images import ImageError, photograph, read_image
+from .losses import (
+    Anchor,
+    Context,
+    GroupContrastive,
+    Pair,
+    RelativeRank,
+    ScoreOrder,
+    group_contrastive_loss,
+    relative_rank_loss,
+    score_order_loss,
+)
+from .metrics import evaluate, krcc, plcc, srcc
+from .models import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "Anchor",
+    "Batch",
+    "Blend",
+    "Context",
+    "Ema",
+    "GroupContrastive",
+    "ImageError",
+    "Pair",
+    "QualityModel",
+    "RelativeRank",
+    "Result",
+    "ScoreOrder",
+    "Shrink",
+    "Source",
+    "State",
+    "adapt_batch",
+    "distort",
+    "evaluate",
+    "group_contrastive_loss",
+    "krcc",
+    "load_source_model",
+    "photograph",
+    "plcc",
+    "read_image",
+    "relative_rank_loss",
+    "score_order_loss",
+    "small_model",
+    "srcc",
+    "tinyshift",
+    "torchvision_model",
+    "wrap_model",
+]

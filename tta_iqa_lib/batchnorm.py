@@ -1,0 +1,230 @@
+"""Which statistics does BatchNorm normalise with? The moments algebra, made explicit (chapter 5).
+
+A BatchNorm layer computes γ (x − μ) / √(v + ε) + β. Training leaves it with the *source's* μ_s and v_s. At test time a
+`Statistics` rule decides, from the source's moments and those of the test batch, which μ and v are used instead.
+
+The user's layers are never written to: inside `controlled(model, rule)` each layer's computation is replaced, and comes
+back as it was when the block ends, whatever happens in it. `.train()` and `.eval()` make no difference inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from torch.nn.modules.batchnorm import _BatchNorm
+
+NORM_LAYERS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+class Moments(NamedTuple):
+    """Mean and (biased) variance per channel, each (C,) or, for E episodes, (E, C)."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
+    """Moments of activations (E·B, C, …) over the images and positions of each episode: (E, C) each."""
+    grouped = x.detach() if not x.requires_grad else x
+    grouped = grouped.float() if x.dtype in (torch.float16, torch.bfloat16) else grouped
+    grouped = grouped.unflatten(0, (episodes, -1)).flatten(3) if x.ndim > 2 else grouped.unflatten(0, (episodes, -1))[..., None]
+    var, mean = torch.var_mean(grouped, dim=(1, 3), correction=0)
+    return Moments(mean, var)
+
+
+def blend(old: Moments, new: Moments, alpha: float, exact: bool = True) -> Moments:
+    """(1 − α)·old + α·new, as moments.
+
+    Args:
+        alpha: weight of `new` in [0, 1]; 0 gives `old` bit for bit.
+        exact: the variance of the mixture, (1 − α)(v_o + (μ_o − μ)²) + α(v_n + (μ_n − μ)²), which grows with the distance
+            of the means; False: the linear blend (1 − α) v_o + α v_n, as in PyTorch's running average.
+    """
+    mean = (1 - alpha) * old.mean + alpha * new.mean
+    var = (1 - alpha) * old.var + alpha * new.var
+    if exact:
+        var = var + alpha * (1 - alpha) * (new.mean - old.mean) ** 2  # the same mixture, multiplied out
+    return Moments(mean, var)
+
+
+class Statistics:
+    """A rule: which moments normalise this batch?
+
+    Called with the layer's `source` moments, those of the `batch`, those used for the `previous` batch of a stream (the
+    source's at its start), and the `count` of images in the batch.
+    """
+
+    uses_batch = True
+
+    def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Source(Statistics):
+    """The source's moments, as in plain inference."""
+
+    uses_batch = False
+
+    def __call__(self, source, batch, previous, count):
+        return source
+
+
+@dataclass(frozen=True)
+class Batch(Statistics):
+    """The test batch's own moments, as in training mode [nado2020evaluating]."""
+
+    def __call__(self, source, batch, previous, count):
+        return batch
+
+
+@dataclass(frozen=True)
+class Blend(Statistics):
+    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`."""
+
+    alpha: float
+    exact: bool = True
+
+    def __post_init__(self):
+        _check_share("alpha", self.alpha)
+
+    def __call__(self, source, batch, previous, count):
+        return blend(source, batch, self.alpha, self.exact)
+
+
+@dataclass(frozen=True)
+class Shrink(Statistics):
+    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little."""
+
+    prior: float
+    exact: bool = True
+
+    def __post_init__(self):
+        if self.prior < 0:
+            raise ValueError(f"prior must not be negative; got {self.prior}")
+
+    def __call__(self, source, batch, previous, count):
+        return blend(source, batch, count / (count + self.prior), self.exact)
+
+
+@dataclass(frozen=True)
+class Ema(Statistics):
+    """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on."""
+
+    momentum: float
+    exact: bool = False
+
+    def __post_init__(self):
+        _check_share("momentum", self.momentum)
+
+    def __call__(self, source, batch, previous, count):
+        return blend(previous, batch, self.momentum, self.exact)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; got {value}")
+
+
+def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers of a model by name, in order."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+
+
+def norm_affine(model: nn.Module) -> dict[str, nn.Parameter]:
+    """γ and β of every normalisation layer, by their full names: what TENT-like methods adapt [wang2021tent]."""
+    return {
+        f"{name}.{key}" if name else key: parameter
+        for name, layer in model.named_modules()
+        if isinstance(layer, NORM_LAYERS)
+        for key, parameter in layer.named_parameters(recurse=False)
+    }
+
+
+@dataclass
+class Control:
+    """What `controlled` hands out: how the rows of the next forward pass are laid out, and what was used in the last.
+
+    Attributes:
+        statistics: the rule.
+        through: do gradients flow through the batch's moments?
+        episodes, clean: the rows are E episodes, one after the other; in each, the first `clean` rows are the test images
+            that moments come from (None: all rows), the rest copies of them that are normalised alike.
+        previous: moments that a stream carries on, by layer name.
+        used: moments of the last forward pass, by layer name, (E, C) each.
+    """
+
+    statistics: Statistics
+    through: bool = False
+    episodes: int = 1
+    clean: int | None = None
+    previous: dict[str, Moments] = field(default_factory=dict)
+    used: dict[str, Moments] = field(default_factory=dict)
+
+    def normalise(self, name: str, layer: _BatchNorm, x: Tensor) -> Tensor:
+        """The replaced computation of one layer. γ and β may be (C,), or (E, C): one row an episode."""
+        source = Moments(layer.running_mean, layer.running_var)
+        moments, count = source, 0
+        if self.statistics.uses_batch:
+            clean = x
+            if self.clean is not None:
+                clean = x.unflatten(0, (self.episodes, -1))[:, : self.clean].flatten(0, 1)
+            count = len(clean) // self.episodes
+            batch = batch_moments(clean if self.through else clean.detach(), self.episodes)
+            moments = self.statistics(source, batch, self.previous.get(name, source), count)
+        mean, var = (m.expand(self.episodes, -1) for m in moments)
+        self.used[name] = Moments(mean.detach(), var.detach())
+        weight, bias = layer.weight, layer.bias
+        if self.episodes == 1 and not mean.requires_grad:  # PyTorch's own kernel: bit for bit plain inference at the source
+            weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
+            return batch_norm(x, mean[0], var[0], weight, bias, False, 0.0, layer.eps)
+        scale = torch.rsqrt(var + layer.eps)
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        shape = (self.episodes, 1, -1) + (1,) * (x.ndim - 2)
+        rows = x.unflatten(0, (self.episodes, -1))
+        return (rows * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)).flatten(0, 1)
+
+
+@contextmanager
+def controlled(model: nn.Module, statistics: Statistics, through: bool = False) -> Iterator[Control]:
+    """Run `model` under a statistics rule, in evaluation mode; afterwards it is exactly as before.
+
+    ```python
+    with controlled(model, Blend(0.7)):
+        scores = model(images)          # moments: 0.7 of this batch, 0.3 of the source
+    ```
+
+    Raises:
+        ValueError: the rule needs BatchNorm layers, or running statistics, that the model does not have.
+    """
+    layers = batchnorm_layers(model)
+    if statistics.uses_batch and not layers:
+        raise ValueError(f"{statistics} needs BatchNorm layers, and this model has none: use statistics=Source()")
+    without = [name for name, layer in layers.items() if layer.running_mean is None]
+    if without and not isinstance(statistics, Batch):
+        raise ValueError(f"layer '{without[0]}' keeps no running statistics (track_running_stats=False): use statistics=Batch()")
+    control = Control(statistics, through)
+    modes = [(module, module.training) for module in model.modules()]
+    replaced: list[tuple[nn.Module, object]] = []
+    try:
+        for module, _ in modes:
+            module.training = False
+        for name, layer in layers.items():
+            replaced.append((layer, layer.__dict__.get("forward")))
+            layer.forward = partial(control.normalise, name, layer)
+        yield control
+    finally:
+        for layer, before in replaced:
+            layer.__dict__.pop("forward", None)
+            if before is not None:
+                layer.forward = before
+        for module, training in modes:
+            module.training = training

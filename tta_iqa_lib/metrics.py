@@ -1,0 +1,169 @@
+"""How well does a scorer agree with opinions? Correlations and their intervals (chapter 1).
+
+Scores and targets are one-dimensional and of equal length; higher always means better.
+The correlations come from SciPy; this module adds honest handling of constant input,
+the logistic fit of the field, and bootstrap intervals over images or over contents.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import optimize, stats
+
+
+class ConstantInputWarning(UserWarning):
+    """A correlation was asked for scores that are all equal: it is undefined (NaN)."""
+
+
+def as_vector(values) -> np.ndarray:
+    """Tensor, list or array of N numbers → float64 array (N,).
+
+    Raises:
+        ValueError: not one-dimensional.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1:
+        raise ValueError(f"expected one score per image, shape (N,); got shape {vector.shape}")
+    return vector
+
+
+def _pair(pred, target) -> tuple[np.ndarray, np.ndarray]:
+    pred, target = as_vector(pred), as_vector(target)
+    if len(pred) != len(target):
+        raise ValueError(f"{len(pred)} predictions for {len(target)} targets")
+    if len(pred) < 2:
+        raise ValueError("a correlation needs at least two images")
+    return pred, target
+
+
+def _correlation(function: Callable, pred, target) -> float:
+    pred, target = _pair(pred, target)
+    if not (np.isfinite(pred).all() and np.isfinite(target).all()):
+        return float("nan")
+    if np.ptp(pred) == 0 or np.ptp(target) == 0:
+        warnings.warn("all values are equal: the correlation is undefined (NaN)", ConstantInputWarning, stacklevel=3)
+        return float("nan")
+    return float(function(pred, target)[0])
+
+
+def srcc(pred, target) -> float:
+    """Spearman's rank correlation in [-1, 1]: do the two orders agree? Ties share their mean rank.
+
+    NaN with a `ConstantInputWarning` when one side is constant. Chapter 1.
+    """
+    return _correlation(stats.spearmanr, pred, target)
+
+
+def plcc(pred, target) -> float:
+    """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`. Chapter 1."""
+    return _correlation(stats.pearsonr, pred, target)
+
+
+def krcc(pred, target) -> float:
+    """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1."""
+    return _correlation(stats.kendalltau, pred, target)
+
+
+def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
+    """The four-parameter logistic curve that maps scores onto opinions before a linear correlation."""
+    return bottom + (top - bottom) / (1 + np.exp(-np.clip((x - centre) / width, -60, 60)))
+
+
+def plcc_logistic(pred, target) -> float:
+    """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`. Chapter 1.
+
+    Where the fit does not converge the raw correlation is returned, with a warning. The sign is that of the raw one:
+    a curve that falls would turn a bad scorer into a good one.
+    """
+    pred, target = _pair(pred, target)
+    raw = plcc(pred, target)
+    if np.isnan(raw):
+        return raw
+    start = [target.max(), target.min(), float(np.median(pred)), pred.std()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optimize.OptimizeWarning)
+            parameters, _ = optimize.curve_fit(logistic, pred, target, start, maxfev=20_000)
+        fitted = logistic(pred, *parameters)
+    except RuntimeError:
+        fitted = np.full_like(pred, np.nan)
+    if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
+        warnings.warn("the logistic fit did not converge: raw correlation returned", stacklevel=2)
+        return raw
+    return float(np.copysign(plcc(fitted, target), raw))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The correlations of one set of scores, each an `Interval`."""
+
+    srcc: Interval
+    plcc: Interval
+    plcc_logistic: float
+    krcc: Interval
+
+
+def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
+    """Yield `count` bootstrap index arrays over n images; with `groups` (n labels) whole groups are drawn.
+
+    Images cut from one photograph are not independent: drawing contents instead of images keeps intervals honest.
+    """
+    generator = np.random.default_rng(seed)
+    if groups is None:
+        for _ in range(count):
+            yield generator.integers(0, n, n)
+        return
+    labels = np.asarray(groups)
+    if len(labels) != n:
+        raise ValueError(f"{len(labels)} group labels for {n} images")
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for _ in range(count):
+        yield np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, groups=None, count: int = 1000, seed: int = 0) -> Interval:
+    """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out."""
+    value = statistic(np.arange(n))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        draws = [statistic(index) for index in resamples(n, groups, count, seed)]
+    finite = [draw for draw in draws if np.isfinite(draw)]
+    if not finite or not np.isfinite(value):
+        return Interval(float(value), float("nan"), float("nan"))
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
+
+
+def evaluate(scores, target, groups=None, count: int = 1000, seed: int = 0) -> Evaluation:
+    """SRCC, PLCC and KRCC with 95 % bootstrap intervals, predictions pooled over the whole set.
+
+    Args:
+        scores, target: (N,) predictions and opinions, higher = better.
+        groups: (N,) content labels; when given, whole contents are resampled.
+        count, seed: bootstrap draws and their seed.
+    """
+    pred, truth = _pair(scores, target)
+
+    def interval(metric, draws):
+        return bootstrap(lambda index: metric(pred[index], truth[index]), len(pred), groups, draws, seed)
+
+    return Evaluation(interval(srcc, count), interval(plcc, count), plcc_logistic(pred, truth), interval(krcc, count))

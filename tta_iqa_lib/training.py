@@ -1,0 +1,117 @@
+"""Training a source model (chapter 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import trange
+
+from .metrics import srcc
+from .models import QualityModel, ScoringModel, small_model
+
+
+@torch.no_grad()
+def score_all(model: ScoringModel, images: Tensor, batch_size: int = 64, with_features: bool = False):
+    """Plain inference over (N, 3, H, W) in evaluation mode: scores (N,), and features (N, D) if asked. Mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        parts = [model(batch, with_features=with_features) for batch in images.split(batch_size)]
+    finally:
+        model.train(training)
+    if not with_features:
+        return torch.cat(parts)
+    scores, features = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(features)
+
+
+def remember_source(model: ScoringModel, images: Tensor) -> None:
+    """Store what later methods need of the source: mean and covariance of features, mean and deviation of scores."""
+    scores, features = score_all(model, images, with_features=True)
+    model.set_moments(
+        feature_mean=features.mean(0),
+        feature_cov=torch.cov(features.T),
+        score_mean=scores.mean(),
+        score_std=scores.std(),
+    )
+
+
+def fit(
+    model: QualityModel,
+    images: Tensor,
+    quality: Tensor,
+    epochs: int,
+    lr: float = 2e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> QualityModel:
+    """Train all parameters with Adam, a one-cycle learning rate and squared error, turning and mirroring batches at random.
+
+    Args:
+        images, quality: (N, 3, H, W) in [0, 1] and (N,).
+        epochs, lr, batch_size, seed: of the training; the seed decides order, turns and mirroring.
+        after_epoch: called with the epoch and its mean loss.
+
+    Returns:
+        the model, in evaluation mode, with `remember_source` done.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    steps = len(images) // batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
+    model.train().to(memory_format=torch.channels_last)
+    for epoch in trange(epochs, desc="epochs", disable=not progress):
+        total = 0.0
+        order = torch.randperm(len(images), generator=generator)
+        for rows in order[: steps * batch_size].view(steps, batch_size):
+            batch = images[rows].contiguous(memory_format=torch.channels_last)
+            turn, mirror = torch.randint(4, (), generator=generator), torch.rand((), generator=generator) < 0.5
+            batch = batch.rot90(int(turn), (2, 3))
+            loss = nn.functional.mse_loss(model(batch.flip(3) if mirror else batch), quality[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item()
+        if after_epoch:
+            after_epoch(epoch, total / steps)
+    model.eval()
+    remember_source(model, images)
+    return model
+
+
+def train_source(
+    seed: int = 0, epochs: int = 12, size: int | None = None, widths: Sequence[int] = (16, 32, 64, 128), progress: bool = True
+) -> tuple[QualityModel, dict]:
+    """Train a source model on TinyShift's source split.
+
+    Args:
+        seed: of the initial weights and the order.
+        size: use only the first crops (short trainings in tests and chapters); all by default.
+
+    Returns:
+        the model, and a dictionary of its configuration and its SRCC on source/test, as `save_model` stores it.
+    """
+    from .benchmark import CROP, fingerprint, tinyshift
+
+    images, quality, _ = tinyshift("source/train")
+    test_images, test_quality, _ = tinyshift("source/test")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = small_model(widths, crop=CROP, predicts="computed quality (TinyShift), not human opinion")
+    fit(model, images[:size], quality[:size], epochs, seed=seed, progress=progress)
+    about = {
+        "widths": list(widths),
+        "crop": CROP,
+        "predicts": model.predicts,
+        "seed": seed,
+        "epochs": epochs,
+        "images": len(images[:size]),
+        "benchmark": fingerprint(),
+        "srcc_source_test": round(srcc(score_all(model, test_images), test_quality), 4),
+    }
+    return model, about

@@ -1,12 +1,13 @@
 """The book's workshop: run the notebooks, check their figures, build the pages.
 
-    python book/tools.py execute [NOTEBOOK ...]   run notebooks and store their outputs
-    python book/tools.py check-figures            every figure has alt text and a caption
-    python book/tools.py build                    the static pages, in _build/html
-    python book/tools.py vendor                   MathJax for the pages (build does it, too)
+python book/tools.py execute [NOTEBOOK ...]   run notebooks and store their outputs
+python book/tools.py check-figures            every figure has alt text and a caption
+python book/tools.py build                    the static pages, in _build/html
+python book/tools.py vendor                   MathJax for the pages (build does it, too)
 """
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -42,7 +43,7 @@ def vendor() -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copy(source / "tex-chtml.js", target)
-    for part in ["output/chtml/fonts/woff-v2", "input/tex/extensions"]:  # extensions load on demand: \boldsymbol
+    for part in ["output/chtml/fonts/woff-v2", "input/tex/extensions"]:  # \boldsymbol loads its extension
         shutil.copytree(source / part, target / part)
 
 
@@ -123,17 +124,17 @@ def record_time(path: Path, seconds: float, megabytes: int) -> None:
     rows[name] = f"| `{name}` | {seconds:.0f} | {megabytes} | {size:.0f} | {date.today()} |"
     rows = [rows[n] for n in (p.relative_to(ROOT).as_posix() for p in list_notebooks()) if n in rows]
     packages = ["torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "piq"]
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    TIMES.write_text(
-        "# Execution times\n\n"
-        "Every page shows the stored outputs of its notebook. This is what storing them took, from a fresh kernel to\n"
-        "the last cell. `make execute` writes this page, and it is the only file that may change between two runs.\n\n"
-        "| notebook | seconds | peak memory (MB) | size (kB) | date |\n|---|--:|--:|--:|---|\n"
-        + "\n".join(rows)
-        + f"\n\nPython {platform.python_version()}, {versions};\n{platform.system()} on {platform.machine()}.\n",
-        encoding="utf-8",
-        newline="\n",
-    )
+    versions = ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)])
+    lines = [
+        "# Execution times\n",
+        "Every page shows the stored outputs of its notebook. This is what storing them took, from a fresh",
+        "kernel to the last cell. `make execute` writes this page; run twice, it changes no other file.\n",
+        "| notebook | seconds | peak memory (MB) | size (kB) | date |",
+        "|---|--:|--:|--:|---|",
+        *rows,
+        f"\nLast run: {platform.system()} {platform.machine()}, {versions}.",
+    ]
+    TIMES.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 # --- check figures ----------------------------------------------------------------------------------------
@@ -166,8 +167,9 @@ def build() -> int:
         return 1
     vendor()
     shutil.rmtree(SITE, ignore_errors=True)  # else pages and scripts of an older build stay
-    folder = Path(sys.executable).parent  # the console script beside this Python: there is no `-m jupyter_book`
-    script = shutil.which("jupyter-book", path=folder) or shutil.which("jupyter-book", path=folder / "Scripts")
+    # There is no `python -m jupyter_book`: look for the console script beside this Python.
+    folder = Path(sys.executable).parent
+    script = shutil.which("jupyter-book", path=f"{folder}{os.pathsep}{folder / 'Scripts'}")
     if script is None:
         print('jupyter-book is not installed here: pip install -e ".[book]"', file=sys.stderr)
         return 1
@@ -179,7 +181,8 @@ def build() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("vendor")
     commands.add_parser("build")

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from .batchnorm import Control, Moments, Shrink, Source, Statistics, batchnorm_layers, controlled, norm_affine
-from .losses import Context, GroupContrastive, RelativeRank, view_makers
+from .losses import Context, ScoreOrder, view_makers
 
 ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
 OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -84,12 +84,17 @@ class _Forward:
         self.model, self.control = model, control
         self.fixed = {name: p.detach() for name, p in model.named_parameters()}
 
-    def __call__(self, params: dict[str, Tensor], rows: Tensor, episodes: int, clean: int | None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, params: dict[str, Tensor], rows: Tensor, episodes: int, clean: int | None
+    ) -> tuple[Tensor, Tensor]:
         self.control.episodes, self.control.clean = episodes, clean
         return functional_call(self.model, {**self.fixed, **params}, (rows,), {"with_features": True})
 
 
-def adapt_batch(model: nn.Module, state: State, images: Tensor, recipe: Recipe, episodes: int = 1) -> tuple[list[Result], State]:
+@torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
+def adapt_batch(
+    model: nn.Module, state: State, images: Tensor, recipe: Recipe, episodes: int = 1
+) -> tuple[list[Result], State]:
     """Adapt to E episodes of B images at once and score them: the pure core of the library.
 
     Episodes are independent: each has its own γ, β, statistics and copies. They share only the convolutions, which see
@@ -103,6 +108,7 @@ def adapt_batch(model: nn.Module, state: State, images: Tensor, recipe: Recipe, 
     Returns:
         E results, and the state after the batch.
     """
+    images = images.clone() if images.is_inference() else images
     size = len(images) // episodes
     sign = 1.0 if model.higher_is_better else -1.0
     with torch.no_grad(), controlled(model, Source()) as plain:
@@ -111,28 +117,33 @@ def adapt_batch(model: nn.Module, state: State, images: Tensor, recipe: Recipe, 
         views = {"clean": images}
         makers = view_makers(recipe.losses) if recipe.steps else []
         if makers:
-            drawn = [_draw(makers, part, lambda x: sign * source_forward({}, x, 1, None)[0], recipe.seed) for part in images.split(size)]
+            drawn = [
+                _draw(makers, part, lambda x: sign * source_forward({}, x, 1, None)[0], recipe.seed)
+                for part in images.split(size)
+            ]
             views |= {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
 
     source_state = recipe.params(model) if recipe.losses and recipe.steps else {}
     if recipe.losses and recipe.steps and not source_state:
-        raise ValueError("nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters")
+        raise ValueError(
+            "nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters"
+        )
     start = {name: state.params.get(name, p) for name, p in source_state.items()}
     if episodes > 1:
-        foreign = set(start) - set(norm_affine(model))
+        foreign = set(start) - {f"{name}.{key}" for name in batchnorm_layers(model) for key in ("weight", "bias")}
         if foreign or any(p.ndim != 1 for p in start.values()):
             raise ValueError("only γ and β of BatchNorm can differ between episodes of one pass: use fold=1")
         start = {name: p.expand(episodes, -1) for name, p in start.items()}
     params = {name: p.detach().clone().requires_grad_() for name, p in start.items()}
-    optimizer = (recipe.optimizer or (lambda ps: torch.optim.Adam(ps, recipe.lr)))(list(params.values())) if params else None
+    optimizer = (
+        (recipe.optimizer or (lambda ps: torch.optim.Adam(ps, recipe.lr)))(list(params.values())) if params else None
+    )
     if optimizer and state.optimizer:
         optimizer.load_state_dict(state.optimizer)
 
     # One row block an episode: its clean images first, then its copies.
     rows = torch.cat([v.unflatten(0, (episodes, size)) for v in views.values()], 1).flatten(0, 1)
-    results: list[Result] = [
-        Result(part, part, part) for part in source_scores.split(size)
-    ]
+    results: list[Result] = [Result(part, part, part) for part in source_scores.split(size)]
     with controlled(model, recipe.statistics, recipe.through) as control:
         control.previous = state.moments
         forward = _Forward(model, control)
@@ -161,14 +172,22 @@ def adapt_batch(model: nn.Module, state: State, images: Tensor, recipe: Recipe, 
             for result, part in zip(results, scores.split(size), strict=True):
                 if not result.trace:
                     result.statistics_scores = part
-        after = State({n: p.detach() for n, p in params.items()}, dict(control.used), optimizer.state_dict() if optimizer else None)
+        after = State(
+            {n: p.detach() for n, p in params.items()},
+            dict(control.used),
+            optimizer.state_dict() if optimizer else None,
+        )
     for result, part in zip(results, scores.split(size), strict=True):
         result.scores = part
         if recipe.gate is not None:
             result.decision = recipe.gate(result)
             if result.decision not in ("adapted", "statistics", "source"):
                 raise ValueError(f"a gate must answer 'adapted', 'statistics' or 'source'; got {result.decision!r}")
-            result.scores = {"adapted": part, "statistics": result.statistics_scores, "source": result.source_scores}[result.decision]
+            result.scores = {
+                "adapted": part,
+                "statistics": result.statistics_scores,
+                "source": result.source_scores,
+            }[result.decision]
     return results, after
 
 
@@ -179,7 +198,9 @@ def _draw(makers, images: Tensor, scorer, seed: int) -> dict[str, Tensor]:
     for maker in makers:
         for name, view in maker(images, scorer, generator).items():
             if name in copies or name == "clean":
-                raise ValueError(f"two losses make different copies under the name '{name}': give both the same views, or rename one")
+                raise ValueError(
+                    f"two losses make different copies under the name '{name}': give both the same views, or rename one"
+                )
             copies[name] = view
     return copies
 
@@ -208,7 +229,10 @@ def _episode_loss(losses: Sequence, context: Context, result: Result, sign: floa
     """Weighted sum of one episode's losses; notes them, and the scores they were taken at, in the trace."""
     values = {}
     for loss in losses:
-        values[_loss_name(loss)] = getattr(loss, "weight", 1.0) * loss(context)
+        name = _loss_name(loss)
+        if name in values or name in ("loss", "scores"):  # two lambdas, or a name that the trace needs itself
+            name = f"{name}-{len(values) + 1}"
+        values[name] = getattr(loss, "weight", 1.0) * loss(context)
     total = sum(values.values())
     entry = {name: float(value.detach()) for name, value in values.items()}
     result.trace.append({"loss": float(total.detach()), **entry, "scores": sign * context.scores["clean"].detach()})
@@ -216,9 +240,9 @@ def _episode_loss(losses: Sequence, context: Context, result: Result, sign: floa
     return total
 
 
-def default_losses() -> tuple:
-    """The two losses of the method, with equal weight."""
-    return RelativeRank(), GroupContrastive()
+# The default recipe. It was chosen on source/test and on the development target alone (chapter 9).
+DEFAULT_STATISTICS = Shrink(16)
+DEFAULT_LOSSES = (ScoreOrder(),)
 
 
 class Adapter:
@@ -231,10 +255,10 @@ class Adapter:
 
     Args:
         model: a `QualityModel`, or what `wrap_model` returns. It is not copied and not changed.
-        losses: callables `loss(context) -> scalar`, each with an optional `weight` and `views`; None: `default_losses()`;
+        losses: callables `loss(context) -> scalar`, each with an optional `weight` and `views`; None: `DEFAULT_LOSSES`;
             empty: statistics only.
         statistics: rule of the BatchNorm statistics: `Source()`, `Batch()`, `Blend(alpha)`, `Shrink(prior)`, `Ema(momentum)`.
-            None: `Shrink(16)` if the model has BatchNorm layers, else `Source()`.
+            None: `DEFAULT_STATISTICS` if the model has BatchNorm layers, else `Source()`.
         params: "norm-affine" (γ and β), or a function model → {full name: parameter}.
         steps, lr: of the optimiser. optimizer: a function [tensors] → optimiser; None: Adam at `lr`.
         seed: of the distorted copies; each batch starts a fresh generator from it.
@@ -258,17 +282,21 @@ class Adapter:
         fold: int = 1,
     ):
         if not hasattr(model, "higher_is_better"):
-            raise TypeError(f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)")
+            raise TypeError(
+                f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
+            )
         if isinstance(params, str) and params != "norm-affine":
             raise ValueError(f"params must be 'norm-affine' or a function of the model; got {params!r}")
         if steps < 0 or fold < 1:
             raise ValueError(f"need steps ≥ 0 and fold ≥ 1; got {steps} and {fold}")
         if statistics is None:
-            statistics = Shrink(16) if batchnorm_layers(model) else Source()
+            statistics = DEFAULT_STATISTICS if batchnorm_layers(model) else Source()
         picker = norm_affine if isinstance(params, str) else params
-        chosen = default_losses() if losses is None else tuple(losses)
+        chosen = DEFAULT_LOSSES if losses is None else tuple(losses)
         if chosen and steps and not picker(model):
-            raise ValueError("nothing to adapt: the model has no normalisation layer with γ and β; pass params=a function that picks parameters")
+            raise ValueError(
+                "nothing to adapt: the model has no normalisation layer with γ and β; pass params=a function that picks parameters"
+            )
         self.model, self.fold = model, fold
         self.recipe = Recipe(chosen, statistics, picker, steps, lr, optimizer, seed, gate, through)
         self._state: State | None = None
@@ -299,14 +327,25 @@ class Adapter:
             members.setdefault(label, []).append(i)
         results = self._many(images, list(members.values()))
         order = torch.tensor([i for rows in members.values() for i in rows]).argsort()
-        merged = Result(*(torch.cat([getattr(r, f) for r in results])[order] for f in ("scores", "source_scores", "statistics_scores")))
+        merged = Result(
+            *(
+                torch.cat([getattr(r, f) for r in results])[order]
+                for f in ("scores", "source_scores", "statistics_scores")
+            )
+        )
         merged.trace = [{"group": label, "steps": r.trace} for label, r in zip(members, results, strict=True)]
-        merged.skipped = {f"{label}: {name}": why for label, r in zip(members, results, strict=True) for name, why in r.skipped.items()}
+        merged.skipped = {
+            f"{label}: {name}": why
+            for label, r in zip(members, results, strict=True)
+            for name, why in r.skipped.items()
+        }
         decisions = {r.decision for r in results}
         merged.decision = decisions.pop() if len(decisions) == 1 else "mixed"
         return merged
 
-    def predict(self, images: Tensor | Iterable, batch_size: int = 32, shuffle: bool = True, progress: bool = False) -> Tensor:
+    def predict(
+        self, images: Tensor | Iterable, batch_size: int = 32, shuffle: bool = True, progress: bool = False
+    ) -> Tensor:
         """Score a whole data set in episodes of about `batch_size` images.
 
         Args:
@@ -321,7 +360,9 @@ class Adapter:
         if not isinstance(images, Tensor):
             batches = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)
             total = len(images) if hasattr(images, "__len__") else None
-            return torch.cat([self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")])
+            return torch.cat(
+                [self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")]
+            )
         _check(images)
         episodes = balanced_batches(len(images), batch_size, self.recipe.seed if shuffle else None)
         scores = torch.empty(len(images), dtype=images.dtype, device=images.device)
@@ -349,7 +390,7 @@ class Adapter:
         if self._state is None:
             return adapt_batch(self.model, State(), images, self.recipe)[0][0]
         (result,), self._state = adapt_batch(self.model, self._state, images, self.recipe)
-        if self._predict == "before":
+        if self._predict == "before" and result.decision == "adapted":
             result.scores = result.statistics_scores
         return result
 
@@ -385,6 +426,8 @@ def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> li
 
 def _check(images: Tensor) -> None:
     if images.ndim != 4 or not len(images) or not images.is_floating_point():
-        raise ValueError(f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}"
+        )
     if not torch.isfinite(images).all():
         raise ValueError("the images hold values that are not finite (NaN or infinity)")

@@ -34,7 +34,11 @@ def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
     """Moments of activations (E·B, C, …) over the images and positions of each episode: (E, C) each."""
     grouped = x.detach() if not x.requires_grad else x
     grouped = grouped.float() if x.dtype in (torch.float16, torch.bfloat16) else grouped
-    grouped = grouped.unflatten(0, (episodes, -1)).flatten(3) if x.ndim > 2 else grouped.unflatten(0, (episodes, -1))[..., None]
+    grouped = (
+        grouped.unflatten(0, (episodes, -1)).flatten(3)
+        if x.ndim > 2
+        else grouped.unflatten(0, (episodes, -1))[..., None]
+    )
     var, mean = torch.var_mean(grouped, dim=(1, 3), correction=0)
     return Moments(mean, var)
 
@@ -182,7 +186,9 @@ class Control:
         mean, var = (m.expand(self.episodes, -1) for m in moments)
         self.used[name] = Moments(mean.detach(), var.detach())
         weight, bias = layer.weight, layer.bias
-        if self.episodes == 1 and not mean.requires_grad:  # PyTorch's own kernel: bit for bit plain inference at the source
+        if (
+            self.episodes == 1 and not mean.requires_grad
+        ):  # PyTorch's own kernel: bit for bit plain inference at the source
             weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
             return batch_norm(x, mean[0], var[0], weight, bias, False, 0.0, layer.eps)
         scale = torch.rsqrt(var + layer.eps)
@@ -210,7 +216,9 @@ def controlled(model: nn.Module, statistics: Statistics, through: bool = False) 
         raise ValueError(f"{statistics} needs BatchNorm layers, and this model has none: use statistics=Source()")
     without = [name for name, layer in layers.items() if layer.running_mean is None]
     if without and not isinstance(statistics, Batch):
-        raise ValueError(f"layer '{without[0]}' keeps no running statistics (track_running_stats=False): use statistics=Batch()")
+        raise ValueError(
+            f"layer '{without[0]}' keeps no running statistics (track_running_stats=False): use statistics=Batch()"
+        )
     control = Control(statistics, through)
     modes = [(module, module.training) for module in model.modules()]
     replaced: list[tuple[nn.Module, object]] = []

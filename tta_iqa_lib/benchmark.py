@@ -7,11 +7,14 @@ and in data/tinyshift.json; they were fixed before any adapted score was seen.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
+import json
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -57,17 +60,18 @@ class Target:
 
 TARGETS = {
     "target/scenes": Target(shifted=False),
-    "target/haze": Target((("haze", 0.5),)),
-    "target/haze-strong": Target((("haze", 0.75),)),
-    "target/dark": Target((("dark", 0.6),)),
-    "target/dark-strong": Target((("dark", 0.85),)),
-    "target/contrast": Target((("contrast", 0.6),)),
-    "target/cast": Target((("cast", 0.8),)),
-    "target/haze-physical": Target((("haze", 0.5),), "before"),
-    "target/dark-physical": Target((("dark", 0.6),), "before"),
+    "target/haze": Target((("haze", 0.7),)),
+    "target/haze-strong": Target((("haze", 0.9),)),
+    "target/dark": Target((("dark", 0.7),)),
+    "target/dark-strong": Target((("dark", 0.9),)),
+    "target/contrast": Target((("contrast", 0.85),)),
+    "target/cast": Target((("cast", 1.0),)),
+    "target/haze-physical": Target((("haze", 0.85),), "before"),
+    "target/dark-physical": Target((("dark", 0.8),), "before"),
     "target/unseen": Target(kinds=UNSEEN_KINDS),
-    "target/unseen-haze": Target((("haze", 0.5),), kinds=UNSEEN_KINDS),
-    "target/dusk": Target((("dark", 0.5), ("cast", 0.5)), role="development"),
+    "target/unseen-haze": Target((("haze", 0.85),), kinds=UNSEEN_KINDS),
+    "target/unseen-dark": Target((("dark", 0.85),), kinds=UNSEEN_KINDS),
+    "target/dusk": Target((("dark", 0.7), ("cast", 0.7)), role="development"),
 }
 SPLITS = ("source/train", "source/test", *TARGETS)
 DEVELOPMENT = next(name for name, target in TARGETS.items() if target.role == "development")
@@ -191,13 +195,17 @@ def build(split: str, size: int | None = None, seed: int | None = None, target: 
     else:
         size = size or (TRAIN_SIZE if split == "source/train" else TEST_SIZE)
         photograph = np.array([not name.startswith("scene-") for name in names])
-        weight = np.where(photograph, 1 / 4 / max(1, photograph.sum()), 3 / 4 / max(1, (~photograph).sum()))  # a quarter are photographs
+        weight = np.where(
+            photograph, 1 / 4 / max(1, photograph.sum()), 3 / 4 / max(1, (~photograph).sum())
+        )  # a quarter are photographs
         chosen = generator.choice(names, size, p=weight / weight.sum()).tolist()
     kinds = generator.choice(target.kinds, len(chosen))
     severity = generator.uniform(0, 1, len(chosen)).astype(np.float32)
     # A third of the crops gets a second, weaker distortion, as real images do.
     second_kinds = generator.choice(target.kinds, len(chosen))
-    second = np.where(generator.random(len(chosen)) < 1 / 3, generator.uniform(0, 0.5, len(chosen)), 0).astype(np.float32)
+    second = np.where(generator.random(len(chosen)) < 1 / 3, generator.uniform(0, 0.5, len(chosen)), 0).astype(
+        np.float32
+    )
     pixels, labels = [], []
     for start in range(0, len(chosen), 250):
         part = slice(start, start + 250)
@@ -216,14 +224,40 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TTA_IQA_CACHE") or user_cache_dir("tta_iqa_lib", appauthor=False))
 
 
+def code_hash(*modules) -> str:
+    """A hash over the meaning of some modules: comments, docstrings and formatting do not count."""
+    digest = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse(inspect.getsource(module))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
 def fingerprint() -> str:
     """A hash over the code, the parameters and the input photographs that decide the benchmark."""
-    digest = hashlib.sha256()
-    for module in (images, distortions, inspect.getmodule(fingerprint)):
-        digest.update(inspect.getsource(module).encode())
+    digest = hashlib.sha256(code_hash(images, distortions, sys.modules[__name__]).encode())
     for name in images.PHOTOGRAPHS:
         digest.update(to_bytes(images.photograph(name)).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def manifest() -> dict:
+    """The benchmark's parameters as plain data; data/tinyshift.json holds the committed copy."""
+    return {
+        "crop": CROP,
+        "source": {"train": TRAIN_SIZE, "test": TEST_SIZE, "kinds": SOURCE_KINDS, "contents": contents("source/train")},
+        "min_detail": MIN_DETAIL,
+        "targets": {name: asdict(target) | {"contents": contents(name)} for name, target in TARGETS.items()},
+    }
+
+
+def version() -> str:
+    """A short name of the benchmark's parameters, the same on every machine."""
+    return hashlib.sha256(json.dumps(manifest(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:

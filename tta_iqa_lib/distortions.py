@@ -47,7 +47,7 @@ MAX_SIGMA = 4.0  # pixels
 def gaussian_blur(images: Tensor, severity: Tensor, generator=None) -> Tensor:
     """Out of focus: Gaussian of σ = 4·severity pixels, kernel radius 3σ."""
     sigma = (MAX_SIGMA * severity).clamp_min(1e-3).view(-1, 1)
-    profile = torch.exp(-_offsets(math.ceil(3 * MAX_SIGMA), images) ** 2 / (2 * sigma**2))
+    profile = torch.exp(-(_offsets(math.ceil(3 * MAX_SIGMA), images) ** 2) / (2 * sigma**2))
     profile = profile / profile.sum(1, keepdim=True)
     return _filter(images, profile[:, :, None] * profile[:, None, :])
 
@@ -209,7 +209,10 @@ PHOTOMETRIC = ("dark", "haze", "contrast", "cast")
 
 
 def distort(
-    images: Tensor, kind: str | Sequence[str], severity: float | Tensor, generator: torch.Generator | None = None
+    images: Tensor,
+    kind: str | Sequence[str],
+    severity: float | Tensor,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Distort a batch.
 

@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> torch.Tensor:
     try:
         with Image.open(path) as opened:
             pixels = _to_array(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise all sorts of errors on damaged files, TypeError among them
         reason = "not an image, or one of an unknown kind" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ImageError(f"cannot read '{path}': {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -95,7 +95,9 @@ def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
         raise ValueError(f"count must be a square number (1, 4, 9, …); got {count}")
     image = pad_to(image, size)
     spots = [(torch.arange(side) + 0.5) / side for _ in range(2)]
-    tops, lefts = ((spot * (length - size)).round().int().tolist() for spot, length in zip(spots, image.shape[1:], strict=True))
+    tops, lefts = (
+        (spot * (length - size)).round().int().tolist() for spot, length in zip(spots, image.shape[1:], strict=True)
+    )
     return torch.stack([image[:, y : y + size, x : x + size] for y in tops for x in lefts])
 
 
@@ -157,14 +159,21 @@ def dead_leaves(seed: int, size: int = 256, leaves: int = 1500, shape: str = "di
     radii = 1 / np.sqrt(generator.uniform(1 / high**2, 1 / low**2, leaves))
     for radius, colour in zip(radii, _palette(generator, leaves), strict=True):
         y, x = generator.uniform(-0.1 * size, 1.1 * size, 2)
-        angle, contrast, slant = generator.uniform(0, np.pi), generator.exponential(0.05), 0.08 * generator.normal()
+        angle, contrast, slant = (
+            generator.uniform(0, np.pi),
+            generator.exponential(0.05),
+            0.08 * generator.normal(),
+        )
         texture = textures[generator.integers(3)]
         box = tuple(slice(max(0, int(c - 1.3 * radius)), max(0, int(c + 1.3 * radius) + 2)) for c in (y, x))
         down, right = rows[box] - y, columns[box] - x
         if shape == "disc":
             inside = np.hypot(down, right) < radius
         else:
-            turned = down * np.cos(angle) + right * np.sin(angle), right * np.cos(angle) - down * np.sin(angle)
+            turned = (
+                down * np.cos(angle) + right * np.sin(angle),
+                right * np.cos(angle) - down * np.sin(angle),
+            )
             inside = np.maximum(np.abs(turned[0]), np.abs(turned[1])) < radius * 0.9
         shading = contrast * texture[box] + slant * (down + right) / radius
         canvas[box][inside] = colour + shading[inside][:, None]
@@ -179,7 +188,11 @@ def clouds(seed: int, size: int = 256) -> torch.Tensor:
     levels = np.quantile(field, np.sort(generator.uniform(0.05, 0.95, 7)))
     regions = np.digitize(field, levels)
     colours = _palette(generator, 8)
-    canvas = colours[regions] + 0.05 * field[..., None] + generator.exponential(0.04, 8)[regions][..., None] * grain[..., None]
+    canvas = (
+        colours[regions]
+        + 0.05 * field[..., None]
+        + generator.exponential(0.04, 8)[regions][..., None] * grain[..., None]
+    )
     rows, columns = np.mgrid[:size, :size] / size
     angle, frequency = generator.uniform(0, np.pi), generator.uniform(8, 30)
     stripes = np.sin(2 * np.pi * frequency * (rows * np.sin(angle) + columns * np.cos(angle) + 0.05 * field))

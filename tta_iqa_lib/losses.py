@@ -96,7 +96,11 @@ def contrastive_groups(pseudo_scores: Tensor, fraction: float = 0.25) -> tuple[T
 
 
 def group_contrastive_loss(
-    features: Tensor, pseudo_scores: Tensor, fraction: float = 0.25, temperature: float = 0.1, form: str = "mean-log"
+    features: Tensor,
+    pseudo_scores: Tensor,
+    fraction: float = 0.25,
+    temperature: float = 0.1,
+    form: str = "mean-log",
 ) -> Tensor:
     """The images that look worst attract one another and repel those that look best, and the other way round.
 

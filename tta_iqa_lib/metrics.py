@@ -92,7 +92,7 @@ def plcc_logistic(pred, target) -> float:
             warnings.simplefilter("ignore", optimize.OptimizeWarning)
             parameters, _ = optimize.curve_fit(logistic, pred, target, start, maxfev=20_000)
         fitted = logistic(pred, *parameters)
-    except RuntimeError:
+    except (RuntimeError, TypeError):  # did not converge; fewer images than parameters
         fitted = np.full_like(pred, np.nan)
     if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
         warnings.warn("the logistic fit did not converge: raw correlation returned", stacklevel=2)
@@ -140,7 +140,9 @@ def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
         yield np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], n: int, groups=None, count: int = 1000, seed: int = 0) -> Interval:
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], n: int, groups=None, count: int = 1000, seed: int = 0
+) -> Interval:
     """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out."""
     value = statistic(np.arange(n))
     with warnings.catch_warnings():

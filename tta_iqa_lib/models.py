@@ -98,7 +98,9 @@ class SmallResNet(nn.Sequential):
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64, 128)):
         stem = [nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        blocks = [Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False))]
+        blocks = [
+            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False))
+        ]
         super().__init__(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -174,7 +176,9 @@ class WrappedModel(ScoringModel):
             else:
                 raise ValueError(f"cannot read a score from {type(output).__name__}; pass score=…")
         if output.numel() != count:
-            raise ValueError(f"expected one score per image; the module gave {tuple(output.shape)} for {count}; pass score=…")
+            raise ValueError(
+                f"expected one score per image; the module gave {tuple(output.shape)} for {count}; pass score=…"
+            )
         return output.reshape(count)
 
 
@@ -199,7 +203,9 @@ def wrap_model(
     """
     names = [name for name, _ in module.named_modules() if name]
     if features not in names:
-        raise ValueError(f"no layer '{features}' in the module; pass features= one of {', '.join(names[-12:])} (last of {len(names)})")
+        raise ValueError(
+            f"no layer '{features}' in the module; pass features= one of {', '.join(names[-12:])} (last of {len(names)})"
+        )
     mean, std = normalise or ((0.0,), (1.0,))
     like = next((p for p in module.parameters()), torch.zeros(()))
     mean, std = (torch.as_tensor(v, dtype=like.dtype, device=like.device).view(1, -1, 1, 1) for v in (mean, std))
@@ -245,6 +251,6 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
     model = small_model(about["widths"], crop=about["crop"], predicts=about["predicts"])
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    model.set_moments(**{name: tensors.pop(name) for name in MOMENTS})
+    model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})
     model.load_state_dict({**model.state_dict(), **tensors})
     return model.eval().requires_grad_(False)

@@ -15,12 +15,15 @@ from .models import QualityModel, ScoringModel, small_model
 @torch.no_grad()
 def score_all(model: ScoringModel, images: Tensor, batch_size: int = 64, with_features: bool = False):
     """Plain inference over (N, 3, H, W) in evaluation mode: scores (N,), and features (N, D) if asked. Mode is restored."""
-    training = model.training
+    modes = [
+        (module, module.training) for module in model.modules()
+    ]  # parts may differ: a frozen layer, a wrapped module
     model.eval()
     try:
         parts = [model(batch, with_features=with_features) for batch in images.split(batch_size)]
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     if not with_features:
         return torch.cat(parts)
     scores, features = zip(*parts, strict=True)
@@ -69,7 +72,10 @@ def fit(
         order = torch.randperm(len(images), generator=generator)
         for rows in order[: steps * batch_size].view(steps, batch_size):
             batch = images[rows].contiguous(memory_format=torch.channels_last)
-            turn, mirror = torch.randint(4, (), generator=generator), torch.rand((), generator=generator) < 0.5
+            turn, mirror = (
+                torch.randint(4, (), generator=generator),
+                torch.rand((), generator=generator) < 0.5,
+            )
             batch = batch.rot90(int(turn), (2, 3))
             loss = nn.functional.mse_loss(model(batch.flip(3) if mirror else batch), quality[rows])
             optimizer.zero_grad()
@@ -85,7 +91,11 @@ def fit(
 
 
 def train_source(
-    seed: int = 0, epochs: int = 12, size: int | None = None, widths: Sequence[int] = (16, 32, 64, 128), progress: bool = True
+    seed: int = 0,
+    epochs: int = 24,
+    size: int | None = None,
+    widths: Sequence[int] = (16, 32, 64, 128),
+    progress: bool = True,
 ) -> tuple[QualityModel, dict]:
     """Train a source model on TinyShift's source split.
 
@@ -96,7 +106,7 @@ def train_source(
     Returns:
         the model, and a dictionary of its configuration and its SRCC on source/test, as `save_model` stores it.
     """
-    from .benchmark import CROP, fingerprint, tinyshift
+    from .benchmark import CROP, tinyshift, version
 
     images, quality, _ = tinyshift("source/train")
     test_images, test_quality, _ = tinyshift("source/test")
@@ -111,7 +121,7 @@ def train_source(
         "seed": seed,
         "epochs": epochs,
         "images": len(images[:size]),
-        "benchmark": fingerprint(),
+        "benchmark": version(),
         "srcc_source_test": round(srcc(score_all(model, test_images), test_quality), 4),
     }
     return model, about

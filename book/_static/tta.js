@@ -9,11 +9,11 @@ sidebar?.setAttribute("aria-label", "The book");
 document.querySelectorAll("[role=doc-biblioentry], .citation-list").forEach((element) => element.removeAttribute("role"));
 
 // A page opened as a file cannot fetch other pages, so its search shows titles without excerpts.
-if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // What scrolls sideways must be reachable with the keyboard.
 const markScrollable = () =>
-  document.querySelectorAll(".tta-scroll, .pst-scrollable-table-container, .bd-article div.math, .bd-article pre").forEach((box) => {
+  document.querySelectorAll(".pst-scrollable-table-container, .bd-article div.math, .bd-article pre").forEach((box) => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   });
 addEventListener("load", () => window.MathJax?.startup?.promise.then(markScrollable) ?? markScrollable());

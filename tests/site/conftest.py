@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def site() -> Path:
     if not (SITE / "index.html").exists():
-        pytest.fail("the book is not built: run `make book` or `python book/tools.py build` first", pytrace=False)
+        pytest.fail("no pages: run `make book` or `python book/tools.py build` first", pytrace=False)
     return SITE
 
 

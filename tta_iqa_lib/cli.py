@@ -1,0 +1,135 @@
+"""The command line: `tta-iqa score`, `demo`, `headline`, `train` (chapter 11).
+
+Results go to stdout, progress and complaints to stderr. Exit status: 0 all scored, 1 some, 2 none or bad usage.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from tqdm import tqdm
+
+app = typer.Typer(help="Blind image quality with test-time adaptation.", no_args_is_help=True, add_completion=False)
+
+
+def _complain(message: str) -> None:
+    print(f"tta-iqa: {message}", file=sys.stderr)
+
+
+@app.callback()
+def main(threads: Annotated[int | None, typer.Option(help="CPU threads for PyTorch.", min=1)] = None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched recursively.")],
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt to the images before scoring them.")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write path, score and source score here as well.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)] = 32,
+    crops: Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")] = 4,
+    seed: Annotated[int, typer.Option(help="Draws the batches and the distorted copies.")] = 0,
+) -> None:
+    """Score images: one line each, score and path, higher is better.
+
+    Images are cut into crops at their native resolution; an image's score is the mean over its crops. With --adapt
+    the scores depend on the images that are scored together.
+    """
+    from .images import ImageError, list_images
+    from .models import load_source_model
+    from .scoring import score_files
+
+    try:
+        network = load_source_model(model or 0)
+        files = list_images(paths)
+        if not files:
+            raise ImageError(f"no images in {', '.join(map(str, paths))}")
+        if crops < 1 or round(crops**0.5) ** 2 != crops:
+            raise ValueError(f"--crops must be a square number (1, 4, 9, …); got {crops}")
+        if csv_file and not csv_file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"no such folder: '{csv_file.absolute().parent}'")
+    except (OSError, ValueError) as error:
+        _complain(str(error))
+        raise typer.Exit(2) from None
+    _complain(f"the model predicts {network.predicts}")
+    rows, failed = [], 0
+    bar = tqdm(total=len(files), desc="images", file=sys.stderr)
+    for batch in score_files(network, files, adapt, batch_size, crops, seed):
+        for row in batch:
+            if row.error:
+                failed += 1
+                bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
+            else:
+                rows.append(row)
+            bar.update()
+    bar.close()
+    rows.sort(key=lambda row: files.index(row.path))
+    for row in rows:
+        print(f"{row.score:.4f}\t{row.path}")
+    if csv_file:
+        with csv_file.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "score", "source_score"])
+            writer.writerows([row.path, f"{row.score:.6f}", f"{row.source_score:.6f}"] for row in rows)
+    if failed:
+        _complain(f"{failed} of {len(files)} files could not be scored")
+        raise typer.Exit(1 if rows else 2)
+
+
+@app.command()
+def demo(
+    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)] = None,
+) -> None:
+    """A short form of the headline experiment: SRCC on every target of TinyShift, in a minute or two."""
+    from .experiments import DEMO, run_grid, table
+
+    results = run_grid(DEMO, processes)
+    print(
+        f"SRCC with computed quality, {DEMO.images} images a target in batches of {DEMO.batch_sizes[0]}, one source model:\n"
+    )
+    print(table(results, DEMO.batch_sizes[0]))
+
+
+@app.command()
+def headline(
+    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Results file; default: data/results/headline.json.")] = None,
+) -> None:
+    """The full experiment: all methods, targets, seeds and batch sizes. Interrupt it and start it again as you like."""
+    from .experiments import HEADLINE, run_grid, table, write_results
+    from .models import data_folder
+
+    results = run_grid(HEADLINE, processes)
+    file = out or data_folder() / "results" / "headline.json"
+    write_results(results, file)
+    for size in HEADLINE.batch_sizes:
+        print(f"SRCC, mean over {len(HEADLINE.seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n")
+    print(f"written: {file}")
+
+
+@app.command()
+def train(
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: data/models.")] = None,
+) -> None:
+    """Train a source model on TinyShift's source split and write it as source-SEED.safetensors."""
+    from .models import data_folder, save_model
+    from .training import train_source
+
+    for seed in seeds or [0]:
+        model, about = train_source(seed, epochs)
+        file = (out or data_folder() / "models") / f"source-{seed}.safetensors"
+        save_model(model, file, about)
+        print(f"{file}: SRCC {about['srcc_source_test']:.3f} on source/test")

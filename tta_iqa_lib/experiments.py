@@ -1,0 +1,315 @@
+"""A grid of runs → one tidy, resumable results file (chapter 9).
+
+A run is one method on one target, for one seed and one batch size. A seed draws the source model (one of three), the order
+of the images and the distorted copies. Every run is written when it is done; after an interruption the rest is computed and
+the results are the same. Numbers in the book come from the results file alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import adapt, batchnorm, benchmark, losses, models
+from .adapt import DEFAULT_STATISTICS, Adapter
+from .batchnorm import Batch, Source
+from .benchmark import TARGETS, cache_folder, code_hash, fingerprint, tinyshift
+from .losses import GroupContrastive, RelativeRank
+from .metrics import Interval, krcc, plcc, resamples, srcc
+from .models import ScoringModel, data_folder, load_source_model
+
+SOURCES = 3  # independently trained source models
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method makes its adapter, and the control it is compared with.
+
+    Attributes:
+        label: for tables and figures.
+        adapter: (model, seed) → `Adapter`.
+        control: name of its matched control: the same statistics, the losses' gradients switched off.
+    """
+
+    label: str
+    adapter: Callable[[ScoringModel, int], Adapter]
+    control: str | None = None
+
+
+def _method(label: str, control: str | None, **settings) -> Method:
+    return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
+
+
+RANK, GC = RelativeRank(), GroupContrastive()
+BLEND = DEFAULT_STATISTICS
+METHODS = {
+    "source": _method("source model", None, losses=(), statistics=Source()),
+    "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
+    "bn-blend": _method("BN, blend", "source", losses=(), statistics=BLEND),
+    "rank": _method("rank", "bn-blend", losses=(RANK,), statistics=BLEND),
+    "gc": _method("GC", "bn-blend", losses=(GC,), statistics=BLEND),
+    "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
+    "rank+gc-frozen": _method("rank + GC, frozen BN", "source", losses=(RANK, GC), statistics=Source()),
+    "recipe-control": _method("our recipe, losses off", "source", losses=()),
+    "recipe": _method("our recipe", "recipe-control"),  # the defaults of `Adapter`
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to run. `images`: at most so many of each target, spread over its contents (None: all)."""
+
+    name: str
+    methods: tuple[str, ...] = tuple(METHODS)
+    targets: tuple[str, ...] = ("source/test", *TARGETS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    batch_sizes: tuple[int, ...] = (32, 8)
+    images: int | None = None
+
+    def runs(self) -> list[tuple[str, str, int, int]]:
+        """(method, target, seed, batch size) of every run; slow methods first, so that processes end together."""
+        grid = [(m, t, s, b) for m in self.methods for t in self.targets for s in self.seeds for b in self.batch_sizes]
+        return grid[::-1]
+
+
+HEADLINE = Grid("headline")
+DEMO = Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 96)
+
+
+def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Images (N, 3, H, W), quality (N,), contents (N,) of a target, or an even selection of them."""
+    pixels, quality, meta = tinyshift(name)
+    if images is None or images >= len(pixels):
+        return pixels, quality, meta.content
+    rows = np.linspace(0, len(pixels) - 1, images).round().astype(int)
+    return pixels[rows], quality[rows], meta.content[rows]
+
+
+def run_one(method: str, target: str, seed: int, batch_size: int, images: int | None = None) -> list[float]:
+    """The scores of one run, in the target's own order, rounded to five decimals."""
+    pixels, _, _ = load_target(target, images)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    order = torch.randperm(len(pixels), generator=generator)
+    adapter = METHODS[method].adapter(load_source_model(seed % SOURCES), seed)
+    scores = torch.empty(len(pixels))
+    scores[order] = adapter.predict(pixels[order], batch_size)
+    return [round(float(s), 5) for s in scores]
+
+
+def results_key(grid: Grid) -> str:
+    """A hash of everything that decides the results: code, benchmark, weights, grid."""
+    code = code_hash(adapt, batchnorm, losses, models, sys.modules[__name__])
+    digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
+    for seed in sorted({s % SOURCES for s in grid.seeds}):
+        digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) -> dict:
+    """Run what is not yet done, `processes` runs at a time, each on one thread; then gather.
+
+    Returns:
+        {"about": configuration, "truth": {target: {"quality", "content"}}, "runs": [{"method", "target", "seed",
+        "batch_size", "srcc", "plcc", "krcc", "scores"}, …]}, runs sorted; independent of interruptions and processes.
+    """
+    folder = cache_folder() / grid.name / results_key(grid)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {run: folder / ("_".join(map(str, run)).replace("/", "-") + ".json") for run in grid.runs()}
+    open_runs = [run for run, file in files.items() if not file.is_file()]
+    if open_runs:
+        for target in tqdm(sorted(grid.targets), desc="benchmark", disable=not progress):
+            tinyshift(target)
+        # Fresh interpreters: a forked copy of PyTorch's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        workers = processes or min(len(open_runs), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            jobs = {pool.submit(run_one, *run, grid.images): run for run in open_runs}
+            try:
+                for job in tqdm(
+                    as_completed(jobs),
+                    total=len(files),
+                    initial=len(files) - len(jobs),
+                    desc="runs",
+                    disable=not progress,
+                ):
+                    partial = files[jobs[job]].with_suffix(".partial")
+                    partial.write_text(json.dumps(job.result()))
+                    partial.replace(files[jobs[job]])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    truth, runs = {}, []
+    for target in grid.targets:
+        _, quality, content = load_target(target, grid.images)
+        truth[target] = {"quality": [round(float(q), 5) for q in quality], "content": content.tolist()}
+    for method, target, seed, batch_size in grid.runs()[::-1]:
+        scores = json.loads(files[method, target, seed, batch_size].read_text())
+        quality = truth[target]["quality"]
+        metrics = {m.__name__: round(m(scores, quality), 4) for m in (srcc, plcc, krcc)}
+        runs.append(
+            {
+                "method": method,
+                "target": target,
+                "seed": seed,
+                "batch_size": batch_size,
+                **metrics,
+                "scores": scores,
+            }
+        )
+    about = {
+        "grid": asdict(grid),
+        "methods": {name: _settings(method) for name, method in METHODS.items()},
+        "library": _library_version(),
+        "torch": torch.__version__.split("+")[0],
+        "benchmark": benchmark.version(),
+        "settings_commit": settings_commit(),
+    }
+    return {"about": about, "truth": truth, "runs": runs}
+
+
+def _settings(method: Method) -> dict:
+    """What a method does, as plain data."""
+    recipe = method.adapter(load_source_model(0), 0).recipe
+    return {
+        "label": method.label,
+        "control": method.control,
+        "losses": [repr(loss) for loss in recipe.losses],
+        "statistics": repr(recipe.statistics),
+        "steps": recipe.steps if recipe.losses else 0,
+        "lr": recipe.lr,
+        "through": recipe.through,
+    }
+
+
+def _library_version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def settings_commit() -> str | None:
+    """The last commit that touched the settings (methods, recipe, targets), marked if they have changed since."""
+    files = [
+        str(Path(__file__).with_name(f"{name}.py"))
+        for name in ("experiments", "benchmark", "losses", "adapt", "batchnorm")
+    ]
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "log", "-1", "--format=%h", "--", *files], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--", *files], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return (commit + ("+changes" if dirty else "")) or None
+
+
+def write_results(results: dict, path: Path) -> None:
+    """One run a line, so that a difference between two files can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(run) for run in results["runs"]]
+    head = {key: value for key, value in results.items() if key != "runs"}
+    text = json.dumps(head)[:-1] + ', "runs": [\n' + ",\n".join(lines) + "\n]}\n"
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def read_results(name: str = "headline") -> dict:
+    """The stored results of a grid (data/results/NAME.json).
+
+    Raises:
+        FileNotFoundError: they have not been computed; says how.
+    """
+    path = data_folder() / "results" / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa {name}` computes them")
+    return json.loads(path.read_text())
+
+
+def select(results: dict, **where) -> list[dict]:
+    """Runs whose fields equal the given ones: `select(results, method="rank", batch_size=32)`."""
+    return [run for run in results["runs"] if all(run[key] == value for key, value in where.items())]
+
+
+def mean_srcc(results: dict, method: str, target: str, batch_size: int) -> float:
+    """SRCC of a method on a target, averaged over seeds."""
+    return float(np.mean([run["srcc"] for run in select(results, method=method, target=target, batch_size=batch_size)]))
+
+
+def headline_targets(results: dict) -> list[str]:
+    """The targets of the headline mean: reported, shifted, and readable by the source (SRCC ≥ .2, mean over seeds and sizes)."""
+    size = results["about"]["grid"]["batch_sizes"][0]
+    return [
+        name
+        for name, target in TARGETS.items()
+        if target.role == "reported" and target.shifted and mean_srcc(results, "source", name, size) >= 0.2
+    ]
+
+
+def difference(
+    results: dict,
+    method: str,
+    control: str,
+    targets: Iterable[str],
+    batch_size: int,
+    count: int = 500,
+    seed: int = 0,
+) -> Interval:
+    """Mean difference in SRCC, method − control, over targets and seeds, with a 95 % interval by content.
+
+    Contents are drawn with replacement, the same for every target and seed of a draw, as all targets show the same contents.
+    """
+    targets = list(targets)
+    cells = []
+    for target in targets:
+        quality = np.array(results["truth"][target]["quality"])
+        pairs = zip(
+            select(results, method=method, target=target, batch_size=batch_size),
+            select(results, method=control, target=target, batch_size=batch_size),
+            strict=True,
+        )
+        cells += [(target, quality, np.array(a["scores"]), np.array(b["scores"])) for a, b in pairs]
+
+    def mean(index_of: dict[str, np.ndarray]) -> float:
+        values = [srcc(a[i], q[i]) - srcc(b[i], q[i]) for t, q, a, b in cells for i in (index_of[t],)]
+        return float(np.mean(values))
+
+    everything = {t: np.arange(len(results["truth"][t]["quality"])) for t in targets}
+    draws = zip(
+        *(resamples(len(everything[t]), results["truth"][t]["content"], count, seed) for t in targets),
+        strict=True,
+    )
+    low, high = np.quantile([mean(dict(zip(targets, draw, strict=True))) for draw in draws], [0.025, 0.975])
+    return Interval(mean(everything), float(low), float(high))
+
+
+def table(results: dict, batch_size: int, methods: Sequence[str] | None = None) -> str:
+    """SRCC, mean over seeds, as plain text: one row a target, one column a method."""
+    methods = methods or results["about"]["grid"]["methods"]
+    targets = results["about"]["grid"]["targets"]
+    width = max(len(t) for t in targets) + 2
+    columns = [METHODS[m].label for m in methods]
+    lines = ["".ljust(width) + "  ".join(columns)]
+    for target in targets:
+        cells = [
+            f"{mean_srcc(results, m, target, batch_size):.2f}".rjust(len(c))
+            for m, c in zip(methods, columns, strict=True)
+        ]
+        lines.append(target.ljust(width) + "  ".join(cells))
+    return "\n".join(lines)

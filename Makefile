@@ -27,10 +27,10 @@ execute: $(READY) ## run the notebooks again and store their outputs
 	$(BIN)/python book/tools.py execute
 
 headline: $(READY) ## run the full experiment into data/results
-	$(BIN)/tta-iqa headline
+	$(BIN)/tta-iqa experiment headline alpha one-sided
 
-source-model: $(READY) ## train the shipped source model
-	$(BIN)/tta-iqa train
+source-model: $(READY) ## train the shipped source models (one after another)
+	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2
 
 clean: ## remove what was built; .venv stays
 	rm -rf _build _vendor build dist *.egg-info .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 import torch
 from torch import Tensor, nn
@@ -295,7 +295,8 @@ class Adapter:
         chosen = DEFAULT_LOSSES if losses is None else tuple(losses)
         if chosen and steps and not picker(model):
             raise ValueError(
-                "nothing to adapt: the model has no normalisation layer with γ and β; pass params=a function that picks parameters"
+                "nothing to adapt: the model has no normalisation layer with γ and β; "
+                "pass params=a function that picks parameters"
             )
         self.model, self.fold = model, fold
         self.recipe = Recipe(chosen, statistics, picker, steps, lr, optimizer, seed, gate, through)
@@ -402,7 +403,7 @@ class Adapter:
                 ahead = episodes[len(results) : len(results) + self.fold]
                 if self._state is not None:
                     ahead = ahead[:1]
-                same = list(takewhile(lambda rows, size=len(ahead[0]): len(rows) == size, ahead))
+                same = list(takewhile(lambda rows, first=ahead[0]: len(rows) == len(first), ahead))
                 if len(same) == 1:
                     results.append(self._one(images[same[0]]))
                 else:
@@ -421,7 +422,7 @@ def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> li
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     parts = math.ceil(count / batch_size)
     edges = [round(i * count / parts) for i in range(parts + 1)]
-    return [order[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [order[a:b] for a, b in pairwise(edges)]
 
 
 def _check(images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `tta-iqa score`, `demo`, `headline`, `train` (chapter 11).
+"""The command line: `tta-iqa score`, `demo`, `experiment`, `train` (chapter 11).
 
 Results go to stdout, progress and complaints to stderr. Exit status: 0 all scored, 1 some, 2 none or bad usage.
 """
@@ -87,41 +87,51 @@ def score(
         raise typer.Exit(1 if rows else 2)
 
 
+Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
+
+
 @app.command()
-def demo(
-    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)] = None,
-) -> None:
+def demo(processes: Processes = None) -> None:
     """A short form of the headline experiment: SRCC on every target of TinyShift, in a minute or two."""
-    from .experiments import DEMO, run_grid, table
+    from .experiments import GRIDS, run_grid, table
 
-    results = run_grid(DEMO, processes)
+    grid = GRIDS["demo"]
+    results = run_grid(grid, processes)
     print(
-        f"SRCC with computed quality, {DEMO.images} images a target in batches of {DEMO.batch_sizes[0]}, one source model:\n"
+        f"SRCC with computed quality; {grid.images} images a target, batches of {grid.batch_sizes[0]}, one source model:\n"
     )
-    print(table(results, DEMO.batch_sizes[0]))
+    print(table(results, grid.batch_sizes[0]))
 
 
 @app.command()
-def headline(
-    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)] = None,
-    out: Annotated[Path | None, typer.Option(help="Results file; default: data/results/headline.json.")] = None,
+def experiment(
+    names: Annotated[list[str], typer.Argument(help="headline, alpha, one-sided, demo; several are run in turn.")],
+    processes: Processes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
-    """The full experiment: all methods, targets, seeds and batch sizes. Interrupt it and start it again as you like."""
-    from .experiments import HEADLINE, run_grid, table, write_results
+    """Run experiments in full and store NAME.json. Interrupt it and start it again as you like: what is done is kept."""
+    from .experiments import GRIDS, run_grid, table, write_results
     from .models import data_folder
 
-    results = run_grid(HEADLINE, processes)
-    file = out or data_folder() / "results" / "headline.json"
-    write_results(results, file)
-    for size in HEADLINE.batch_sizes:
-        print(f"SRCC, mean over {len(HEADLINE.seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n")
-    print(f"written: {file}")
+    unknown = [name for name in names if name not in GRIDS]
+    if unknown:
+        _complain(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
+        raise typer.Exit(2)
+    for name in names:
+        results = run_grid(GRIDS[name], processes)
+        file = (out or data_folder() / "results") / f"{name}.json"
+        write_results(results, file)
+        for size in GRIDS[name].batch_sizes:
+            print(
+                f"{name}: SRCC, mean over {len(GRIDS[name].seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n"
+            )
+        print(f"written: {file}")
 
 
 @app.command()
 def train(
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 24,
     out: Annotated[Path | None, typer.Option(help="Folder; default: data/models.")] = None,
 ) -> None:
     """Train a source model on TinyShift's source split and write it as source-SEED.safetensors."""
@@ -133,3 +143,12 @@ def train(
         file = (out or data_folder() / "models") / f"source-{seed}.safetensors"
         save_model(model, file, about)
         print(f"{file}: SRCC {about['srcc_source_test']:.3f} on source/test")
+
+
+@app.command()
+def manifest() -> None:
+    """Write data/tinyshift.json: the benchmark's parameters, the source's scores, and each target's ceiling."""
+    from .models import data_folder
+    from .training import write_manifest
+
+    write_manifest(data_folder() / "tinyshift.json")

@@ -236,7 +236,7 @@ def distort(
         severity = torch.full((len(images),), float(severity))
     elif severity.shape != (len(images),):
         raise ValueError(f"severity must have shape ({len(images)},); got {tuple(severity.shape)}")
-    elif severity.device.type == "cpu" and len(severity) and not (0 <= severity.min() and severity.max() <= 1):
+    elif severity.device.type == "cpu" and len(severity) and not (severity.min() >= 0 and severity.max() <= 1):
         raise ValueError("every severity must lie in [0, 1]")  # on a GPU this test would wait for the device
     severity = severity.to(images.device, images.dtype).clamp(0, 1)
     kinds = [kind] * len(images) if isinstance(kind, str) else list(kind)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from . import adapt, batchnorm, benchmark, losses, models
 from .adapt import DEFAULT_STATISTICS, Adapter
-from .batchnorm import Batch, Source
+from .batchnorm import Batch, Blend, Source
 from .benchmark import TARGETS, cache_folder, code_hash, fingerprint, tinyshift
 from .losses import GroupContrastive, RelativeRank
 from .metrics import Interval, krcc, plcc, resamples, srcc
@@ -66,18 +66,31 @@ METHODS = {
     "recipe-control": _method("our recipe, losses off", "source", losses=()),
     "recipe": _method("our recipe", "recipe-control"),  # the defaults of `Adapter`
 }
+MAIN = tuple(METHODS)
+ALPHAS = tuple(i / 10 for i in range(11))
+METHODS |= {f"alpha-{a}": _method(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What to run. `images`: at most so many of each target, spread over its contents (None: all)."""
+    """What to run.
+
+    Attributes:
+        name: of the results file.
+        methods, targets, seeds, batch_sizes: every combination is a run.
+        images: at most so many of each target, spread over its contents (None: all).
+        order: "shuffled", or "by-quality": the best images come in other batches than the worst.
+        keep_scores: store the score of every image, for intervals.
+    """
 
     name: str
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = MAIN
     targets: tuple[str, ...] = ("source/test", *TARGETS)
     seeds: tuple[int, ...] = (0, 1, 2)
     batch_sizes: tuple[int, ...] = (32, 8)
     images: int | None = None
+    order: str = "shuffled"
+    keep_scores: bool = True
 
     def runs(self) -> list[tuple[str, str, int, int]]:
         """(method, target, seed, batch size) of every run; slow methods first, so that processes end together."""
@@ -85,8 +98,24 @@ class Grid:
         return grid[::-1]
 
 
-HEADLINE = Grid("headline")
-DEMO = Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 96)
+_CHAPTER5 = ("target/dusk", "source/test")
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        Grid("headline"),
+        Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 96),
+        Grid(
+            "alpha",
+            tuple(f"alpha-{a}" for a in ALPHAS),
+            _CHAPTER5,
+            batch_sizes=(2, 4, 8, 16, 32, 64),
+            keep_scores=False,
+        ),
+        Grid(
+            "one-sided", ("source", "bn-batch", "bn-blend", "recipe"), _CHAPTER5, batch_sizes=(32,), order="by-quality"
+        ),
+    )
+}
 
 
 def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -98,14 +127,17 @@ def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, n
     return pixels[rows], quality[rows], meta.content[rows]
 
 
-def run_one(method: str, target: str, seed: int, batch_size: int, images: int | None = None) -> list[float]:
+def run_one(
+    method: str, target: str, seed: int, batch_size: int, images: int | None = None, order: str = "shuffled"
+) -> list[float]:
     """The scores of one run, in the target's own order, rounded to five decimals."""
-    pixels, _, _ = load_target(target, images)
-    generator = torch.Generator().manual_seed(1000 + seed)
-    order = torch.randperm(len(pixels), generator=generator)
+    pixels, quality, _ = load_target(target, images)
+    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1000 + seed))
+    if order == "by-quality":
+        rows = rows[quality[rows].argsort(stable=True)]
     adapter = METHODS[method].adapter(load_source_model(seed % SOURCES), seed)
     scores = torch.empty(len(pixels))
-    scores[order] = adapter.predict(pixels[order], batch_size)
+    scores[rows] = adapter.predict(pixels[rows], batch_size, shuffle=False)
     return [round(float(s), 5) for s in scores]
 
 
@@ -136,7 +168,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         context = multiprocessing.get_context("spawn")
         workers = processes or min(len(open_runs), os.cpu_count() or 1)
         with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            jobs = {pool.submit(run_one, *run, grid.images): run for run in open_runs}
+            jobs = {pool.submit(run_one, *run, grid.images, grid.order): run for run in open_runs}
             try:
                 for job in tqdm(
                     as_completed(jobs),
@@ -171,7 +203,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         )
     about = {
         "grid": asdict(grid),
-        "methods": {name: _settings(method) for name, method in METHODS.items()},
+        "methods": {name: _settings(method) for name, method in METHODS.items() if name in grid.methods},
         "library": _library_version(),
         "torch": torch.__version__.split("+")[0],
         "benchmark": benchmark.version(),
@@ -238,7 +270,7 @@ def read_results(name: str = "headline") -> dict:
     """
     path = data_folder() / "results" / f"{name}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa {name}` computes them")
+        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa experiment {name}` computes them")
     return json.loads(path.read_text())
 
 

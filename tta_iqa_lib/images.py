@@ -90,7 +90,7 @@ def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
 
     `count` is a square number n²: the centres of an n × n grid. No randomness, so a score can be repeated.
     """
-    side = round(count**0.5)
+    side = round(max(count, 0) ** 0.5)
     if side * side != count or count < 1:
         raise ValueError(f"count must be a square number (1, 4, 9, …); got {count}")
     image = pad_to(image, size)

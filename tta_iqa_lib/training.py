@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import trange
+from tqdm.auto import tqdm, trange
 
 from .metrics import srcc
-from .models import QualityModel, ScoringModel, small_model
+from .models import QualityModel, ScoringModel, load_source_model, small_model
 
 
 @torch.no_grad()
@@ -125,3 +127,35 @@ def train_source(
         "srcc_source_test": round(srcc(score_all(model, test_images), test_quality), 4),
     }
     return model, about
+
+
+def ceiling(split: str, crops: int = 2000, epochs: int = 4) -> float:
+    """What labels would give: SRCC on a target after training on its conditions, with labels, on other contents.
+
+    The first source model is trained further on `crops` new crops of the source's and the development target's contents,
+    distorted and shifted as in the target.
+    """
+    from .benchmark import DEVELOPMENT, build, contents, tinyshift
+
+    names = contents("source/train") + contents(DEVELOPMENT)
+    pixels, quality, _ = build(split, crops, seed=99, names=names)
+    model = load_source_model(0).requires_grad_(True)
+    fit(model, pixels.float() / 255, quality, epochs, lr=1e-3, seed=99, progress=False)
+    images, truth, _ = tinyshift(split)
+    return srcc(score_all(model, images), truth)
+
+
+def write_manifest(path: Path) -> None:
+    """Write the benchmark's parameters and, for each target, its role, the ceiling, and the source models' SRCC."""
+    from .benchmark import SPLITS, TARGETS, manifest, tinyshift, version
+
+    targets = {}
+    for split in tqdm(SPLITS[1:], desc="ceilings"):
+        images, truth, _ = tinyshift(split)
+        source = [round(srcc(score_all(load_source_model(i), images), truth), 4) for i in range(3)]
+        targets[split] = {"source": source}
+        if split in TARGETS:
+            own = TARGETS[split]
+            targets[split] |= {"shifted": own.shifted, "role": own.role, "ceiling": round(ceiling(split), 4)}
+    stored = {"version": version(), "parameters": manifest(), "targets": targets}
+    path.write_text(json.dumps(stored, indent=1) + "\n")

@@ -1,0 +1,95 @@
+"""Models and images small enough for unit tests, and a photograph of a module's whole state."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import tta_iqa_lib as tta
+from tta_iqa_lib.batchnorm import batchnorm_layers
+from tta_iqa_lib.losses import Context
+from tta_iqa_lib.models import QualityModel
+
+
+def seeded(build, seed: int = 0):
+    """`build()` with PyTorch's global generator seeded, and left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _settle(model: nn.Module) -> nn.Module:
+    """Moments, γ and β that are not those of a fresh layer, so that no test can pass by leaving them out."""
+    with torch.no_grad():
+        for layer in batchnorm_layers(model).values():
+            layer.running_mean.normal_(0, 0.2)
+            layer.running_var.uniform_(0.5, 1.5)
+            layer.weight.uniform_(0.5, 1.5)
+            layer.bias.normal_(0, 0.2)
+    return model.eval()
+
+
+def tiny_model(seed: int = 0, **about) -> QualityModel:
+    """A `small_model` of two narrow stages, in evaluation mode."""
+    return seeded(lambda: _settle(tta.small_model((4, 6), **about)), seed)
+
+
+def tiny_mixed(seed: int = 0) -> nn.Sequential:
+    """BatchNorm of images and BatchNorm of vectors in one module, (B, 3, H, W) → (B, 1)."""
+
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(3, 5, 3, 2), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 6, 3, 2), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1),
+        )  # fmt: skip
+
+    return seeded(lambda: _settle(build()), seed)
+
+
+def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
+    """(count, 3, size, size) in [0, 1]: soft shapes of differing contrast with a little grain."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = interpolate(torch.rand(count, 3, 5, 5, generator=generator), (size, size), mode="bicubic")
+    contrast = 0.3 + 0.7 * torch.rand(count, 1, 1, 1, generator=generator)
+    grain = 0.05 * torch.randn(count, 3, size, size, generator=generator)
+    return (0.5 + contrast * (coarse - 0.5) + grain).clamp(0, 1)
+
+
+def context(features: dict[str, Tensor], pseudo: Tensor, scores: dict[str, Tensor] | None = None) -> Context:
+    """A `Context` of given features and scores whose source had mean 0 and deviation 1."""
+    clean = features["clean"]
+    width = clean.shape[1]
+    return Context(
+        features=features,
+        scores=scores or {"clean": pseudo},
+        images={},
+        pseudo=pseudo,
+        source_features=clean,
+        feature_mean=clean.new_zeros(width),
+        feature_std=clean.new_ones(width),
+        score_std=clean.new_ones(()),
+    )
+
+
+def snapshot(module: nn.Module) -> dict:
+    """Everything of a module that a borrower could have changed, comparable with ==.
+
+    Tensors by identity, bytes and version counter (which also betrays a change that was undone), gradients, modes,
+    hooks, and the attributes of every submodule.
+    """
+    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {
+        "tensors": [
+            (name, id(t), t._version, t.requires_grad, t.grad is None, t.detach().cpu().numpy().tobytes())
+            for name, t in tensors
+        ],
+        "modules": [
+            (
+                name,
+                part.training,
+                sorted(vars(part)),
+                id(vars(part).get("forward")),
+                [len(value) for key, value in sorted(vars(part).items()) if key.endswith("_hooks")],
+            )
+            for name, part in module.named_modules()
+        ],
+    }

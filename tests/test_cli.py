@@ -1,0 +1,110 @@
+"""The command line, as a user meets it."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from tta_iqa_lib import experiments
+from tta_iqa_lib.cli import app
+from tta_iqa_lib.images import photograph
+from tta_iqa_lib.models import load_source_model
+from tta_iqa_lib.scoring import score_files
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def write(path, image: torch.Tensor):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sharp photograph, the same one blurred, a landscape, a portrait, a tiny image, in nested folders."""
+    cat = photograph("cat")
+    blurred = torch.nn.functional.avg_pool2d(cat[None], 9, 1, 4)[0]
+    write(tmp_path / "a" / "sharp.png", cat)
+    write(tmp_path / "a" / "deep" / "blurred.png", blurred)
+    write(tmp_path / "b" / "portrait.jpg", photograph("hopper")[:, :300, :140])
+    write(tmp_path / "b" / "tiny.bmp", cat[:, 150:190, 200:250])
+    return tmp_path
+
+
+def scores_of(result) -> dict[str, float]:
+    pairs = (line.split("\t") for line in result.stdout.splitlines())
+    return {path.rsplit("/", 1)[-1]: float(score) for score, path in pairs}
+
+
+def test_a_folder_is_scored_recursively_and_sharp_beats_blurred(folder):
+    result = run("score", folder)
+    scores = scores_of(result)
+    assert result.exit_code == 0 and len(scores) == 4
+    assert scores["sharp.png"] > scores["blurred.png"]
+    assert "not human opinion" in result.stderr and "not human" not in result.stdout
+
+
+def test_adapting_changes_scores_and_is_repeatable(folder):
+    plain, first, second = run("score", folder), run("score", folder, "--adapt"), run("score", folder, "--adapt")
+    assert first.exit_code == 0 and first.stdout == second.stdout != plain.stdout
+
+
+def test_the_csv_holds_both_scores(folder, tmp_path):
+    result = run("score", folder, "--adapt", "--csv", tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [f"{float(r['score']):.4f}" for r in rows] == [line.split("\t")[0] for line in result.stdout.splitlines()]
+    plain = scores_of(run("score", folder))
+    assert all(abs(float(r["source_score"]) - plain[r["path"].rsplit("/", 1)[-1]]) < 1e-3 for r in rows)
+
+
+def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
+    (folder / "a" / "broken.jpg").write_bytes(b"no image")
+    result = run("score", folder)
+    assert result.exit_code == 1 and len(result.stdout.splitlines()) == 4
+    assert "broken.jpg" in result.stderr and "1 of 5" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["missing"], ["{}", "--crops", "3"], ["{}/empty"], ["{}/none.png"]])
+def test_bad_usage_gives_one_line_and_exit_two(folder, arguments):
+    (folder / "empty").mkdir()
+    result = run("score", *(a.format(folder) for a in arguments))
+    assert result.exit_code == 2 and not result.stdout
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_readable_is_exit_two(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    assert run("score", tmp_path).exit_code == 2
+
+
+def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path):
+    """An image of 2 × 2 crops exactly: its score is the mean of the four."""
+    image = photograph("coffee")[:, :192, :192]
+    file = write(tmp_path / "x.png", image)
+    ((row,),) = score_files(load_source_model(), [file], crops=4)
+    crops = torch.stack([image[:, y : y + 96, x : x + 96] for y in (24, 72) for x in (24, 72)])
+    with torch.no_grad():
+        expected = load_source_model()((crops * 255).round() / 255).mean()
+    assert row.score == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_demo_prints_every_target(monkeypatch):
+    """The numbers of a stand-in grid: the real one takes minutes and runs in `make book`."""
+    grid = experiments.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
+    monkeypatch.setitem(experiments.GRIDS, "demo", grid)
+    result = run("demo", "--processes", "1")
+    assert result.exit_code == 0
+    expected = experiments.mean_srcc(experiments.run_grid(grid, 1, progress=False), "source", "target/haze", 8)
+    line = next(line for line in result.stdout.splitlines() if line.startswith("target/haze"))
+    assert line.split()[1] == f"{expected:.2f}" and np.isfinite(expected)
+
+
+def test_help_names_every_command():
+    text = run("--help").stdout
+    assert all(command in text for command in ("score", "demo", "experiment", "train"))

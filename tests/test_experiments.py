@@ -1,0 +1,139 @@
+"""The grid: resumable, independent of processes, and honest in its summaries."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tta_iqa_lib import experiments
+from tta_iqa_lib.benchmark import TARGETS
+from tta_iqa_lib.experiments import (
+    METHODS,
+    Grid,
+    difference,
+    headline_targets,
+    load_target,
+    mean_srcc,
+    read_results,
+    results_key,
+    run_grid,
+    run_one,
+    table,
+    write_results,
+)
+from tta_iqa_lib.metrics import srcc
+
+SMALL = Grid("small", ("source", "bn-batch", "recipe"), ("target/dusk",), (0, 1), (8,), 16)
+
+
+def test_an_interrupted_grid_resumes_with_the_same_results(tmp_path, monkeypatch):
+    """Kill it after some runs: what is done is kept and not run again, and the results are those of one go."""
+    monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path))
+    whole = run_grid(SMALL, 1, progress=False)
+    folder = tmp_path / "small" / results_key(SMALL)
+    files = sorted(folder.glob("*.json"))
+    assert len(files) == len(SMALL.runs())
+    times = {file: file.stat().st_mtime_ns for file in files}
+    files[0].unlink()
+    (folder / "left.partial").write_text("[0.1, 0.")  # as a kill leaves it
+    again = run_grid(SMALL, 2, progress=False)
+    assert again == whole
+    assert all(file.stat().st_mtime_ns == times[file] for file in files[1:])
+
+
+def test_a_run_keeps_the_target_s_order():
+    """The images are shuffled before they are batched; the scores come back in place."""
+    scores = run_one("source", "target/dusk", 0, 8, 24)
+    images, _, _ = load_target("target/dusk", 24)
+    with torch.no_grad():
+        expected = experiments.load_source_model(0)(images)
+    assert np.allclose(scores, expected, atol=1e-4)
+
+
+def test_the_key_changes_with_the_grid_and_the_weights(monkeypatch):
+    first = results_key(SMALL)
+    assert first != results_key(Grid("small", SMALL.methods, SMALL.targets, (0,), (8,), 16))
+    assert first != results_key(Grid("small", SMALL.methods, SMALL.targets, (0, 2), (8,), 16))
+    assert first == results_key(Grid(*vars(SMALL).values()))
+
+
+def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone():
+    model = experiments.load_source_model(0)
+    for method in METHODS.values():
+        recipe = method.adapter(model, 0).recipe
+        if recipe.losses:
+            control = METHODS[method.control].adapter(model, 0).recipe
+            assert control.losses == () and control.statistics == recipe.statistics
+
+
+def fake_results(noise: float) -> dict:
+    """Two methods on one target; the second is the first plus noise."""
+    generator = np.random.default_rng(0)
+    quality = generator.uniform(0, 1, 60)
+    good = quality + 0.1 * generator.normal(size=60)
+    worse = good + noise * generator.normal(size=60)
+    content = [f"c{i // 6}" for i in range(60)]
+    runs = [
+        {"method": m, "target": "target/haze", "seed": 0, "batch_size": 32, "srcc": srcc(s, quality), "scores": list(s)}
+        for m, s in (("good", good), ("worse", worse))
+    ]
+    return {"truth": {"target/haze": {"quality": list(quality), "content": content}}, "runs": runs}
+
+
+def test_the_difference_of_a_method_with_itself_is_exactly_zero():
+    interval = difference(fake_results(0.0), "good", "worse", ["target/haze"], 32, count=20)
+    assert (interval.value, interval.low, interval.high) == (0, 0, 0)
+
+
+def test_a_clear_difference_has_an_interval_away_from_zero():
+    results = fake_results(0.5)
+    interval = difference(results, "good", "worse", ["target/haze"], 32, count=200)
+    expected = results["runs"][0]["srcc"] - results["runs"][1]["srcc"]
+    assert interval.value == pytest.approx(expected) and 0 < interval.low < interval.value < interval.high
+
+
+def test_results_survive_the_file(tmp_path):
+    results = fake_results(0.1) | {"about": {"x": 1}}
+    write_results(results, tmp_path / "a" / "r.json")
+    assert json.loads((tmp_path / "a" / "r.json").read_text()) == results
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_missing_results_say_how_to_compute_them():
+    with pytest.raises(FileNotFoundError, match="tta-iqa experiment nothing"):
+        read_results("nothing")
+
+
+def test_the_stored_headline_is_complete_and_consistent():
+    """Every cell of the grid is there, and each stored SRCC is that of its stored scores."""
+    results = read_results("headline")
+    grid = results["about"]["grid"]
+    wanted = {
+        (m, t, s, b)
+        for m in METHODS
+        for t in ("source/test", *TARGETS)
+        for s in grid["seeds"]
+        for b in grid["batch_sizes"]
+    }
+    assert {(r["method"], r["target"], r["seed"], r["batch_size"]) for r in results["runs"]} == wanted
+    assert len(grid["seeds"]) >= 3 and {8, 32} <= set(grid["batch_sizes"])
+    for run in results["runs"][::7]:
+        assert srcc(run["scores"], results["truth"][run["target"]]["quality"]) == pytest.approx(run["srcc"], abs=1e-4)
+
+
+def test_the_stored_headline_is_what_the_code_computes_today():
+    """One run is repeated: the stored scores come from this code and these weights."""
+    results = read_results("headline")
+    for method in ("source", "bn-blend", "recipe"):
+        (run,) = experiments.select(results, method=method, target="target/haze", seed=1, batch_size=32)
+        today = run_one(method, "target/haze", 1, 32)
+        assert srcc(today, results["truth"]["target/haze"]["quality"]) == pytest.approx(run["srcc"], abs=0.003)
+
+
+def test_the_headline_mean_leaves_out_the_development_target_and_what_the_source_cannot_read():
+    results = read_results("headline")
+    chosen = headline_targets(results)
+    assert "target/dusk" not in chosen and "target/scenes" not in chosen
+    assert all(mean_srcc(results, "source", t, 32) >= 0.2 for t in chosen)
+    assert all(f"{mean_srcc(results, 'source', t, 32):.2f}" in table(results, 32) for t in chosen)

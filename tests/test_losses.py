@@ -1,0 +1,338 @@
+import itertools
+import math
+
+import pytest
+import torch
+from helpers import context, pictures
+from torch.autograd import gradcheck
+from torch.nn.functional import cosine_similarity
+
+from tta_iqa_lib.distortions import distort
+from tta_iqa_lib.losses import (
+    Anchor,
+    GroupContrastive,
+    Pair,
+    RelativeRank,
+    ScoreOrder,
+    contrastive_groups,
+    group_contrastive_loss,
+    relative_rank_loss,
+    score_order_loss,
+    view_makers,
+)
+
+FORMS = ("mean-log", "log-mean")
+
+
+def vectors(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
+    """(count, width) in double precision."""
+    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+# Relative rank and score order
+
+
+def test_relative_rank_by_hand():
+    """Distances 5 and 7, then 3 and 1: mean of log(1 + e⁻²) and log(1 + e²)."""
+    anchor = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    mild = torch.tensor([[3.0, 4.0], [4.0, 1.0]])
+    severe = torch.tensor([[0.0, -7.0], [1.0, 0.0]])
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    assert relative_rank_loss(anchor, mild, severe).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_copies_equally_far_give_log_two():
+    anchor, direction = vectors(6, seed=0), vectors(6, seed=1)
+    loss = relative_rank_loss(anchor, anchor + direction, anchor - direction)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_score_order_by_hand():
+    """softplus((worse − better + margin) / T)."""
+    better, worse = torch.tensor([3.0, 1.0]), torch.tensor([1.0, 2.0])
+    for margin, temperature in ((0.0, 1.0), (0.5, 2.0)):
+        gaps = [(-2 + margin) / temperature, (1 + margin) / temperature]
+        expected = sum(math.log1p(math.exp(gap)) for gap in gaps) / 2
+        assert score_order_loss(better, worse, margin, temperature).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_right_order_costs_less_than_the_wrong_one():
+    low, high = torch.zeros(4), torch.ones(4)
+    assert score_order_loss(high, low) < math.log(2) < score_order_loss(low, high)
+
+
+def test_large_differences_neither_overflow_nor_vanish():
+    """softplus(1000) = 1000, with gradient 1."""
+    gap = torch.tensor([1000.0], requires_grad=True)
+    loss = score_order_loss(torch.zeros(1), gap)
+    assert loss.item() == 1000 and torch.autograd.grad(loss, gap)[0].item() == 1
+
+
+# Group contrastive
+
+
+def naive_ratios(features: torch.Tensor, low: list[int], high: list[int], temperature: float) -> list[torch.Tensor]:
+    """r_i one by one, with exp over exp, as the formula reads."""
+    ratios = []
+    for own, other in ((low, high), (high, low)):
+        for i in own:
+            mates = [cosine_similarity(features[i], features[j], dim=0) for j in own if j != i]
+            positive = torch.exp(sum(mates) / len(mates) / temperature)
+            foes = [torch.exp(cosine_similarity(features[i], features[j], dim=0) / temperature) for j in other]
+            ratios.append(positive / (positive + sum(foes)))
+    return ratios
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("count", "fraction", "k"), [(4, 0.25, 2), (9, 0.25, 2), (13, 0.25, 3), (13, 0.4, 5), (6, 0.5, 3)]
+)
+def test_group_contrastive_equals_the_formula_written_out(count, fraction, k, form):
+    features = vectors(count)
+    pseudo = vectors(count, 1, seed=2).flatten()
+    order = pseudo.argsort().tolist()
+    ratios = torch.stack(naive_ratios(features, order[:k], order[-k:], 0.3))
+    expected = -ratios.log().mean() if form == "mean-log" else -ratios.mean().log()
+    found = group_contrastive_loss(features, pseudo, fraction, 0.3, form)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_group_contrastive_by_hand():
+    """Two pairs at right angles, cosine 1 within and 0 between: r = e^{1/τ} / (e^{1/τ} + 2) for each."""
+    features = torch.tensor([[2.0, 0], [0, 3], [1, 0], [0, 0.5]])
+    pseudo = torch.tensor([0.1, 0.9, 0.2, 0.8])
+    expected = math.log1p(2 * math.exp(-1 / 0.5))
+    for form in FORMS:
+        assert group_contrastive_loss(features, pseudo, temperature=0.5, form=form).item() == pytest.approx(expected)
+
+
+def test_the_two_published_forms_differ_and_jensen_orders_them():
+    features, pseudo = vectors(8), torch.arange(8.0)
+    mean_log, log_mean = (group_contrastive_loss(features, pseudo, form=form) for form in FORMS)
+    assert mean_log > log_mean + 0.1
+    assert group_contrastive_loss(features, pseudo) == mean_log
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("count", "k"), [(4, 2), (8, 2), (12, 3), (32, 8)])
+def test_identical_features_give_log_one_plus_k(count, k, form):
+    features = vectors(1).expand(count, -1)
+    loss = group_contrastive_loss(features, torch.arange(float(count)), form=form)
+    assert loss.item() == pytest.approx(math.log(1 + k), abs=1e-9)
+
+
+def test_groups_are_the_lowest_and_the_highest_and_never_overlap():
+    scores = torch.tensor([5.0, 1, 4, 2, 3, 9, 8, 7])
+    low, high = contrastive_groups(scores)
+    assert sorted(low.tolist()) == [1, 3] and sorted(high.tolist()) == [5, 6]
+    for count, fraction in itertools.product(range(12), (0.1, 0.25, 0.5)):
+        low, high = contrastive_groups(torch.rand(count), fraction)
+        k = max(2, int(fraction * count))
+        assert len(low) == len(high) == (k if 2 * k <= count else 0)
+        assert not set(low.tolist()) & set(high.tolist())
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_the_loss_is_zero_with_zero_gradient_where_no_groups_can_be_formed(count):
+    features = vectors(count).requires_grad_()
+    loss = group_contrastive_loss(features, torch.arange(float(count)))
+    assert loss.item() == 0 and not torch.autograd.grad(loss, features)[0].any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tiny_temperature_does_not_overflow(form):
+    """e^{1000} is infinite in double precision; its logarithm is not. Own cosine 0, others 1 and 0: log(2 + e^{1/τ})."""
+    features = torch.eye(2).repeat(2, 1).requires_grad_()
+    pseudo = torch.arange(4.0)
+    loss = group_contrastive_loss(features, pseudo, temperature=1e-3, form=form)
+    assert loss.item() == pytest.approx(1000, rel=1e-6)
+    assert torch.isfinite(torch.autograd.grad(loss, features)[0]).all()
+    same = group_contrastive_loss(torch.ones(4, 3), pseudo, temperature=1e-3, form=form)
+    assert same.item() == pytest.approx(math.log(3), abs=1e-3)  # cosines are right to 1e-7, that is 1e-4 / τ
+
+
+def test_wrong_settings_are_errors():
+    for options in ({"form": "mean"}, {"fraction": 0.6}, {"fraction": 0.0}, {"temperature": 0.0}):
+        with pytest.raises(ValueError, match="form must be|need 0 < fraction"):
+            group_contrastive_loss(vectors(4), torch.arange(4.0), **options)
+
+
+# All of them
+
+
+def losses_of(count: int, seed: int = 0):
+    """name → (function of tensors, its inputs) for a batch of `count`."""
+    a, b, c = (vectors(count, seed=seed + i) for i in range(3))
+    pseudo = vectors(count, 1, seed=9).flatten()
+    return {
+        "rank": (relative_rank_loss, (a, b, c)),
+        "order": (score_order_loss, (a[:, 0], b[:, 0])),
+        "mean-log": (lambda f: group_contrastive_loss(f, pseudo, form="mean-log"), (a,)),
+        "log-mean": (lambda f: group_contrastive_loss(f, pseudo, form="log-mean"), (a,)),
+    }
+
+
+@pytest.mark.parametrize("name", losses_of(1))
+def test_gradients_are_those_of_finite_differences(name):
+    function, inputs = losses_of(9)[name]
+    assert gradcheck(function, [tensor.requires_grad_() for tensor in inputs])
+
+
+@pytest.mark.parametrize("count", range(10))
+@pytest.mark.parametrize("name", losses_of(1))
+@pytest.mark.parametrize("kind", ["different", "identical", "zero"])
+def test_value_and_gradient_are_finite_for_every_batch_size(name, count, kind):
+    """Also where features, and so distances, vanish, and for an empty batch."""
+    function, inputs = losses_of(count)[name]
+    if kind != "different":
+        inputs = [torch.ones_like(tensor) * (kind == "identical") for tensor in inputs]
+    inputs = [tensor.float().requires_grad_() for tensor in inputs]
+    loss = function(*inputs)
+    gradients = torch.autograd.grad(loss, inputs)
+    assert loss.shape == () and torch.isfinite(loss) and loss >= 0
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert count or loss == 0
+
+
+@pytest.mark.parametrize("name", ["rank", "order"])
+def test_the_order_of_the_batch_does_not_matter(name):
+    function, inputs = losses_of(9)[name]
+    turn = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    assert function(*(t[turn] for t in inputs)).item() == pytest.approx(function(*inputs).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_order_of_the_batch_does_not_matter_to_the_contrast(form):
+    features, pseudo = vectors(12), vectors(12, 1, seed=3).flatten()
+    turn = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    found = group_contrastive_loss(features[turn], pseudo[turn], form=form)
+    assert found.item() == pytest.approx(group_contrastive_loss(features, pseudo, form=form).item(), rel=1e-12)
+
+
+# The copies
+
+
+def brightness(images: torch.Tensor) -> torch.Tensor:
+    """A scorer that can be computed in one's head: dark falls by .34·m from mild to severe, haze rises by .34·(.85 − m)."""
+    return images.mean((1, 2, 3))
+
+
+def plain(*levels: float) -> torch.Tensor:
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+
+
+def check_pair(copies, images, kinds):
+    for name, severity in (("mild", 0.3), ("severe", 0.7)):
+        assert torch.equal(copies[name], distort(images, kinds, severity))
+
+
+@pytest.mark.parametrize("kinds", [("dark", "haze"), ("haze", "dark")])
+def test_the_pair_with_the_largest_gap_is_chosen_for_each_image(kinds):
+    """m = .2: haze (.22 against .07); m = .8: dark (.27 against .02)."""
+    images = plain(0.2, 0.8)
+    copies = Pair(kinds)(images, brightness, torch.Generator())
+    assert set(copies) == {"mild", "severe"}
+    check_pair(copies, images, ["haze", "dark"])
+
+
+def test_the_signed_gap_takes_only_what_the_source_orders_rightly():
+    """Haze makes images brighter, the severe one more so: the wrong way round, however large the gap."""
+    images = plain(0.2, 0.8)
+    check_pair(Pair(("haze", "dark"), choose="signed")(images, brightness, torch.Generator()), images, ["dark", "dark"])
+
+
+def test_random_pairs_follow_the_generator_and_mild_fits_severe():
+    images = plain(*torch.linspace(0.1, 0.9, 24).tolist())
+    pair = Pair(("haze", "dark"), choose="random")
+    copies = pair(images, None, torch.Generator().manual_seed(0))  # and no scorer is asked
+    darker = copies["mild"][:, 0, 0, 0] < torch.linspace(0.1, 0.9, 24) * 0.99
+    check_pair(copies, images, ["dark" if d else "haze" for d in darker])
+    assert 4 < darker.sum() < 20
+    again = pair(images, None, torch.Generator().manual_seed(0))
+    assert torch.equal(again["mild"], copies["mild"])
+    assert not torch.equal(pair(images, None, torch.Generator().manual_seed(1))["mild"], copies["mild"])
+
+
+def test_copies_follow_the_generator():
+    images, pair = pictures(3), Pair(("noise",))
+    first, again, other = (pair(images, brightness, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("options", [{"choose": "best"}, {"mild": 0.7, "severe": 0.7}, {"severe": 1.5}, {"kinds": ()}])
+def test_an_impossible_pair_is_an_error(options):
+    with pytest.raises(ValueError, match="choose must be|need at least one kind"):
+        Pair(**options)
+
+
+# What the Adapter calls
+
+
+def three_views(count: int = 6):
+    features = {name: vectors(count, 4, seed=i) for i, name in enumerate(("clean", "mild", "severe"))}
+    scores = {name: vectors(count, 1, seed=5 + i).flatten() for i, name in enumerate(features)}
+    found = context(features, scores["clean"], scores)
+    found.feature_mean, found.feature_std, found.score_std = (
+        vectors(1, 4, seed=8)[0],
+        vectors(1, 4, seed=9)[0].abs(),
+        torch.tensor(2.0),
+    )
+    return found
+
+
+def test_relative_rank_measures_in_source_deviations():
+    """Root mean square over the features of (z − z′) / std, or raw norms."""
+    views = three_views()
+    by_hand = [(views.features[n] / views.feature_std) / 2 for n in ("clean", "mild", "severe")]  # √D = 2
+    assert RelativeRank()(views).item() == pytest.approx(relative_rank_loss(*by_hand).item(), rel=1e-12)
+    raw = relative_rank_loss(*views.features.values())
+    assert RelativeRank(standardise=False)(views).item() == pytest.approx(raw.item(), rel=1e-12)
+
+
+def test_score_order_averages_clean_over_mild_and_mild_over_severe():
+    views = three_views()
+    clean, mild, severe = (views.scores[name] / 2.0 for name in ("clean", "mild", "severe"))
+    for temperature in (1.0, 0.25):
+        parts = [score_order_loss(a, b, temperature=temperature) for a, b in ((clean, mild), (mild, severe))]
+        assert ScoreOrder(temperature=temperature)(views).item() == pytest.approx(sum(parts).item() / 2, rel=1e-12)
+
+
+def test_group_contrastive_is_measured_by_its_plateau():
+    """1 for features that say nothing, at every batch size; standardised by the source's moments first."""
+    for count in (4, 8, 12, 40):
+        same = context({"clean": vectors(1).expand(count, -1)}, torch.arange(float(count)))
+        assert GroupContrastive()(same).item() == pytest.approx(1, abs=1e-9)
+    views = three_views()
+    z = (views.features["clean"] - views.feature_mean) / views.feature_std
+    for standardise, features in ((True, z), (False, views.features["clean"])):
+        loss = GroupContrastive(fraction=0.5, temperature=0.2, form="log-mean", standardise=standardise)(views)
+        expected = group_contrastive_loss(features, views.pseudo, 0.5, 0.2, "log-mean") / math.log(4)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_anchor_is_one_minus_the_correlation_with_the_source():
+    pseudo = vectors(7, 1, seed=0).flatten()
+    for scores, expected in ((3 * pseudo + 1, 0.0), (-pseudo, 2.0)):
+        found = Anchor()(context({"clean": vectors(7)}, pseudo, {"clean": scores}))
+        assert found.item() == pytest.approx(expected, abs=1e-12)
+    other = vectors(7, 1, seed=1).flatten()
+    found = Anchor()(context({"clean": vectors(7)}, pseudo, {"clean": other}))
+    assert found.item() == pytest.approx(1 - torch.corrcoef(torch.stack([pseudo, other]))[0, 1].item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "enough"), [(GroupContrastive(), 4), (Anchor(), 3)])
+def test_what_cannot_be_formed_is_zero_and_reported(loss, enough):
+    name = type(loss).__name__
+    for count in range(1, 6):
+        views = context({"clean": vectors(count)}, torch.arange(float(count)).double())
+        value = loss(views)
+        assert (name in views.skipped) == (count < enough)
+        assert count >= enough or (
+            value == 0 and f"at least {enough} images in a batch; got {count}" in views.skipped[name]
+        )
+
+
+def test_equal_makers_of_copies_run_once():
+    pair, other = Pair(), Pair(mild=0.1)
+    losses = [RelativeRank(), ScoreOrder(), GroupContrastive(), RelativeRank(views=other), lambda context: 0]
+    assert view_makers(losses) == [pair, other]

@@ -18,7 +18,7 @@ test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/python -m pytest --ignore tests/site -n 2
 	$(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
 	$(BIN)/python book/tools.py build
-	$(BIN)/python -m pytest tests/site
+	$(BIN)/python -m pytest tests/site -rs
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab index.ipynb

@@ -462,8 +462,8 @@ def test_batches_are_balanced(count, size, lengths):
     for seed in (None, 0):
         batches = balanced_batches(count, size, seed)
         assert sorted(map(len, batches)) == lengths
-        assert sorted(sum(batches, [])) == list(range(count))
-    assert sum(balanced_batches(count, size), []) == list(range(count))
+        assert sorted(row for rows in batches for row in rows) == list(range(count))
+    assert [row for rows in balanced_batches(count, size) for row in rows] == list(range(count))
     assert balanced_batches(count, size, 3) == balanced_batches(count, size, 3) != balanced_batches(count, size, 4)
     with pytest.raises(ValueError, match="batch_size"):
         balanced_batches(count, 0)

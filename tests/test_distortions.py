@@ -62,7 +62,7 @@ def test_the_result_is_a_new_tensor_of_the_same_shape_within_zero_and_one(kind, 
     before = images.clone()
     worse = distort(images, kind, 1.0, generator())
     assert worse.shape == images.shape and worse.dtype == torch.float64
-    assert 0 <= worse.min() and worse.max() <= 1
+    assert worse.min() >= 0 and worse.max() <= 1
     worse.zero_()
     assert torch.equal(images, before)
 

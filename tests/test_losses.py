@@ -153,7 +153,7 @@ def test_a_tiny_temperature_does_not_overflow(form):
 
 def test_wrong_settings_are_errors():
     for options in ({"form": "mean"}, {"fraction": 0.6}, {"fraction": 0.0}, {"temperature": 0.0}):
-        with pytest.raises(ValueError, match="form must be|need 0 < fraction"):
+        with pytest.raises(ValueError, match=r"form must be|need 0 < fraction"):
             group_contrastive_loss(vectors(4), torch.arange(4.0), **options)
 
 
@@ -188,7 +188,7 @@ def test_value_and_gradient_are_finite_for_every_batch_size(name, count, kind):
         inputs = [torch.ones_like(tensor) * (kind == "identical") for tensor in inputs]
     inputs = [tensor.float().requires_grad_() for tensor in inputs]
     loss = function(*inputs)
-    gradients = torch.autograd.grad(loss, inputs)
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
     assert loss.shape == () and torch.isfinite(loss) and loss >= 0
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     assert count or loss == 0
@@ -242,10 +242,11 @@ def test_the_signed_gap_takes_only_what_the_source_orders_rightly():
 
 
 def test_random_pairs_follow_the_generator_and_mild_fits_severe():
-    images = plain(*torch.linspace(0.1, 0.9, 24).tolist())
+    levels = torch.linspace(0.1, 0.8, 24)
+    images = plain(*levels.tolist())
     pair = Pair(("haze", "dark"), choose="random")
     copies = pair(images, None, torch.Generator().manual_seed(0))  # and no scorer is asked
-    darker = copies["mild"][:, 0, 0, 0] < torch.linspace(0.1, 0.9, 24) * 0.99
+    darker = copies["mild"][:, 0, 0, 0] < levels
     check_pair(copies, images, ["dark" if d else "haze" for d in darker])
     assert 4 < darker.sum() < 20
     again = pair(images, None, torch.Generator().manual_seed(0))
@@ -261,7 +262,7 @@ def test_copies_follow_the_generator():
 
 @pytest.mark.parametrize("options", [{"choose": "best"}, {"mild": 0.7, "severe": 0.7}, {"severe": 1.5}, {"kinds": ()}])
 def test_an_impossible_pair_is_an_error(options):
-    with pytest.raises(ValueError, match="choose must be|need at least one kind"):
+    with pytest.raises(ValueError, match=r"choose must be|need at least one kind"):
         Pair(**options)
 
 

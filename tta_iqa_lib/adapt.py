@@ -19,7 +19,7 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from .batchnorm import Control, Moments, Shrink, Source, Statistics, batchnorm_layers, controlled, norm_affine
-from .losses import Context, ScoreOrder, view_makers
+from .losses import Context, Pair, ScoreOrder, view_makers
 
 ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
 OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -154,12 +154,12 @@ def adapt_batch(
                 total = scores.new_zeros(())
                 for result, context in zip(results, contexts, strict=True):
                     total = total + _episode_loss(recipe.losses, context, result, sign)
+                if step == 0:
+                    for result in results:
+                        result.statistics_scores = result.trace[0]["scores"]
                 if not total.requires_grad:  # every loss was skipped
                     break
                 gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
-            if step == 0:
-                for result in results:
-                    result.statistics_scores = result.trace[0]["scores"]
             if not torch.isfinite(total.detach()):
                 for result in results:
                     result.skipped["step"] = f"the loss was not finite at step {step + 1}: stopped there"
@@ -242,16 +242,16 @@ def _episode_loss(losses: Sequence, context: Context, result: Result, sign: floa
 
 # The default recipe. It was chosen on source/test and on the development target alone (chapter 9).
 DEFAULT_STATISTICS = Shrink(16)
-DEFAULT_LOSSES = (ScoreOrder(),)
+DEFAULT_LOSSES = (ScoreOrder(views=Pair(choose="signed")),)
 
 
 class Adapter:
     """Scores images with a model that adapts to them.
 
-    ```python
-    adapter = Adapter(load_source_model())
-    scores = adapter(images)              # (B, 3, H, W) in [0, 1] → (B,)
-    ```
+    Example::
+
+        adapter = Adapter(load_source_model())
+        scores = adapter(images)  # (B, 3, H, W) in [0, 1] → (B,)
 
     Args:
         model: a `QualityModel`, or what `wrap_model` returns. It is not copied and not changed.

@@ -203,10 +203,10 @@ class Control:
 def controlled(model: nn.Module, statistics: Statistics, through: bool = False) -> Iterator[Control]:
     """Run `model` under a statistics rule, in evaluation mode; afterwards it is exactly as before.
 
-    ```python
-    with controlled(model, Blend(0.7)):
-        scores = model(images)          # moments: 0.7 of this batch, 0.3 of the source
-    ```
+    Example::
+
+        with controlled(model, Blend(0.7)):
+            scores = model(images)  # moments: 0.7 of this batch, 0.3 of the source
 
     Raises:
         ValueError: the rule needs BatchNorm layers, or running statistics, that the model does not have.

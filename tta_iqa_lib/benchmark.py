@@ -29,12 +29,12 @@ from . import distortions, images
 from .distortions import distort
 
 CROP = 96
-SOURCE_PHOTOGRAPHS = ("astronaut", "cat", "china", "coffee")
-TARGET_PHOTOGRAPHS = ("flower", "hopper", "motorcycle", "rocket")
+SOURCE_PHOTOGRAPHS = ("astronaut", "china", "coffee", "motorcycle")
+TARGET_PHOTOGRAPHS = ("cat", "flower", "hopper", "rocket")
 SOURCE_KINDS = ("blur", "jpeg", "noise", "downscale")
 UNSEEN_KINDS = ("motion", "impulse", "quantise")
 TRAIN_SIZE, TEST_SIZE = 4000, 400
-SOURCE_SCENES = 150
+SOURCE_SCENES = 120
 MIN_DETAIL = 0.02
 
 

@@ -131,7 +131,7 @@ def experiment(
 @app.command()
 def train(
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 24,
+    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 16,
     out: Annotated[Path | None, typer.Option(help="Folder; default: data/models.")] = None,
 ) -> None:
     """Train a source model on TinyShift's source split and write it as source-SEED.safetensors."""

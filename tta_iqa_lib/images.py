@@ -139,7 +139,7 @@ def _texture(generator: np.random.Generator, size: int, slope: float = 1.0) -> n
     return field / field.std()
 
 
-def dead_leaves(seed: int, size: int = 256, leaves: int = 1500, shape: str = "disc") -> torch.Tensor:
+def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "disc") -> torch.Tensor:
     """The dead-leaves model of natural scenes: textured shapes of many sizes that hide one another [lee2001deadleaves].
 
     Args:

@@ -145,7 +145,7 @@ class Pair:
 
     Attributes:
         kinds: candidates; "choose" decides among them, image by image, by the source model's scores q of the copies:
-            "gap": the largest |q(mild) − q(severe)|, as published; "signed": the largest q(mild) − q(severe);
+            "gap": the largest ``|q(mild) − q(severe)|``, as published; "signed": the largest q(mild) − q(severe);
             "random": any.
         mild, severe: severities in [0, 1].
     """

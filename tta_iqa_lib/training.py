@@ -48,7 +48,7 @@ def fit(
     images: Tensor,
     quality: Tensor,
     epochs: int,
-    lr: float = 2e-3,
+    lr: float = 3e-3,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = True,
@@ -94,7 +94,7 @@ def fit(
 
 def train_source(
     seed: int = 0,
-    epochs: int = 24,
+    epochs: int = 16,
     size: int | None = None,
     widths: Sequence[int] = (16, 32, 64, 128),
     progress: bool = True,

@@ -27,7 +27,7 @@ execute: $(READY) ## run the notebooks again and store their outputs
 	$(BIN)/python book/tools.py execute
 
 headline: $(READY) ## run the full experiment into data/results
-	$(BIN)/tta-iqa experiment headline alpha one-sided
+	$(BIN)/tta-iqa experiment headline alpha one-sided steps
 
 source-model: $(READY) ## train the shipped source models (one after another)
 	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2

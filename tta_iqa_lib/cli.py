@@ -105,7 +105,9 @@ def demo(processes: Processes = None) -> None:
 
 @app.command()
 def experiment(
-    names: Annotated[list[str], typer.Argument(help="headline, alpha, one-sided, demo; several are run in turn.")],
+    names: Annotated[
+        list[str], typer.Argument(help="headline, alpha, one-sided, steps, demo; several are run in turn.")
+    ],
     processes: Processes = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:

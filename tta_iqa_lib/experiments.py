@@ -69,6 +69,8 @@ METHODS = {
 MAIN = tuple(METHODS)
 ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": _method(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
+STEPS = (0, 1, 2, 3, 5, 10, 20)
+METHODS |= {f"steps-{n}": _method(f"{n} steps", "source", steps=n) for n in STEPS}
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,28 @@ class Grid:
         return grid[::-1]
 
 
-_CHAPTER5 = ("target/dusk", "source/test")
+_DEVELOPMENT = ("target/dusk", "source/test")
 GRIDS = {
     grid.name: grid
     for grid in (
-        Grid("headline"),
+        Grid("headline", images=160),
         Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 96),
         Grid(
             "alpha",
             tuple(f"alpha-{a}" for a in ALPHAS),
-            _CHAPTER5,
+            _DEVELOPMENT,
             batch_sizes=(2, 4, 8, 16, 32, 64),
             keep_scores=False,
         ),
         Grid(
-            "one-sided", ("source", "bn-batch", "bn-blend", "recipe"), _CHAPTER5, batch_sizes=(32,), order="by-quality"
+            "one-sided",
+            ("source", "bn-batch", "bn-blend", "recipe"),
+            _DEVELOPMENT,
+            batch_sizes=(32,),
+            order="by-quality",
+        ),
+        Grid(
+            "steps", tuple(f"steps-{n}" for n in STEPS), _DEVELOPMENT, batch_sizes=(32,), images=192, keep_scores=False
         ),
     )
 }

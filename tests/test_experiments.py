@@ -137,3 +137,13 @@ def test_the_headline_mean_leaves_out_the_development_target_and_what_the_source
     assert "target/dusk" not in chosen and "target/scenes" not in chosen
     assert all(mean_srcc(results, "source", t, 32) >= 0.2 for t in chosen)
     assert all(f"{mean_srcc(results, 'source', t, 32):.2f}" in table(results, 32) for t in chosen)
+
+
+def test_the_stored_summary_is_that_of_the_stored_scores():
+    """One interval is computed again from the scores of every image."""
+    results = read_results("headline")
+    stored = experiments.stored_difference(results, "recipe", "source", "target/haze", 8)
+    again = difference(results, "recipe", "source", ["target/haze"], 8)
+    assert (stored.value, stored.low, stored.high) == pytest.approx((again.value, again.low, again.high), abs=1e-3)
+    with pytest.raises(KeyError, match="no difference"):
+        experiments.stored_difference(results, "recipe", "gc")

@@ -112,7 +112,7 @@ def experiment(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Run experiments in full and store NAME.json. Interrupt it and start it again as you like: what is done is kept."""
-    from .experiments import GRIDS, run_grid, table, write_results
+    from .experiments import GRIDS, run_grid, summarise, table, write_results
     from .models import data_folder
 
     unknown = [name for name in names if name not in GRIDS]
@@ -121,6 +121,8 @@ def experiment(
         raise typer.Exit(2)
     for name in names:
         results = run_grid(GRIDS[name], processes)
+        if name == "headline":
+            results["summary"] = summarise(results)
         file = (out or data_folder() / "results") / f"{name}.json"
         write_results(results, file)
         for size in GRIDS[name].batch_sizes:

@@ -340,6 +340,34 @@ def difference(
     return Interval(mean(everything), float(low), float(high))
 
 
+def summarise(results: dict) -> list[dict]:
+    """Every method against the source and against its control: on each target, and on the mean over headline targets."""
+    grid = results["about"]["grid"]
+    groups = {"headline": headline_targets(results)} | {target: [target] for target in grid["targets"]}
+    summary = []
+    for method in tqdm(grid["methods"], desc="intervals"):
+        for other in dict.fromkeys(("source", METHODS[method].control)):
+            if other in (None, method):
+                continue
+            for size in grid["batch_sizes"]:
+                for name, targets in groups.items():
+                    interval = difference(results, method, other, targets, size)
+                    numbers = {key: round(value, 4) for key, value in asdict(interval).items()}
+                    summary.append({"method": method, "minus": other, "batch_size": size, "targets": name, **numbers})
+    return summary
+
+
+def stored_difference(
+    results: dict, method: str, minus: str, targets: str = "headline", batch_size: int = 32
+) -> Interval:
+    """A line of `summarise` out of a results file, as an `Interval`."""
+    where = {"method": method, "minus": minus, "targets": targets, "batch_size": batch_size}
+    for line in results["summary"]:
+        if all(line[key] == value for key, value in where.items()):
+            return Interval(line["value"], line["low"], line["high"])
+    raise KeyError(f"the results hold no difference {where}")
+
+
 def table(results: dict, batch_size: int, methods: Sequence[str] | None = None) -> str:
     """SRCC, mean over seeds, as plain text: one row a target, one column a method."""
     methods = methods or results["about"]["grid"]["methods"]

@@ -1,8 +1,8 @@
 """How well does a scorer agree with opinions? Correlations and their intervals (chapter 1).
 
 Scores and targets are one-dimensional and of equal length; higher always means better.
-The correlations come from SciPy; this module adds honest handling of constant input,
-the logistic fit of the field, and bootstrap intervals over images or over contents.
+Ranks, Kendall's τ and the fit come from SciPy; this module adds honest handling of constant input,
+the logistic curve of the field, and bootstrap intervals over images or over contents.
 """
 
 from __future__ import annotations
@@ -50,7 +50,16 @@ def _correlation(function: Callable, pred, target) -> float:
     if np.ptp(pred) == 0 or np.ptp(target) == 0:
         warnings.warn("all values are equal: the correlation is undefined (NaN)", ConstantInputWarning, stacklevel=3)
         return float("nan")
-    return float(function(pred, target)[0])
+    return float(function(pred, target))
+
+
+def _pearson(pred: np.ndarray, target: np.ndarray) -> float:
+    return np.corrcoef(pred, target)[0, 1]
+
+
+def _spearman(pred: np.ndarray, target: np.ndarray) -> float:
+    # Ten times faster than SciPy's function, which also tests significance; bootstraps call this 100,000 times.
+    return _pearson(stats.rankdata(pred), stats.rankdata(target))
 
 
 def srcc(pred, target) -> float:
@@ -58,17 +67,17 @@ def srcc(pred, target) -> float:
 
     NaN with a `ConstantInputWarning` when one side is constant. Chapter 1.
     """
-    return _correlation(stats.spearmanr, pred, target)
+    return _correlation(_spearman, pred, target)
 
 
 def plcc(pred, target) -> float:
     """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`. Chapter 1."""
-    return _correlation(stats.pearsonr, pred, target)
+    return _correlation(_pearson, pred, target)
 
 
 def krcc(pred, target) -> float:
     """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1."""
-    return _correlation(stats.kendalltau, pred, target)
+    return _correlation(lambda p, t: stats.kendalltau(p, t)[0], pred, target)
 
 
 def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:

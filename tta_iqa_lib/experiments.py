@@ -105,7 +105,7 @@ GRIDS = {
     grid.name: grid
     for grid in (
         Grid("headline", images=160),
-        Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 96),
+        Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 64),
         Grid(
             "alpha",
             tuple(f"alpha-{a}" for a in ALPHAS),

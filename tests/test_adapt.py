@@ -511,6 +511,27 @@ def test_folded_episodes_report_alike():
             assert torch.allclose(a["scores"], b["scores"], rtol=0, atol=1e-5)
 
 
+def test_each_folded_episode_sees_its_own_images_and_source():
+    model, images, seen = tiny_model(), pictures(8), []
+
+    def look(context):
+        seen.append(context)
+        return context.scores["mild"].mean()
+
+    look.views = Pair(("dark",))
+    Adapter(model, [look], steps=1, fold=2).run(images, groups=[0] * 4 + [1] * 4)
+    for context, part in zip(seen, images.split(4), strict=True):
+        scores = plain(model, part)
+        assert torch.equal(context.images["clean"], part)
+        assert torch.equal(context.images["mild"], tta.distort(part, "dark", 0.3))
+        for found, expected in (
+            (context.pseudo, scores),
+            (context.source_features, plain(lambda x: model(x, with_features=True)[1], part)),
+            (context.score_std, scores.std(correction=0)),
+        ):
+            assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_parameters_that_cannot_differ_between_episodes_are_an_error_when_folded():
     model = seeded(lambda: LayerNormModel(nn.LayerNorm(6)))
     adapter = Adapter(model, FAST, fold=2)
@@ -575,6 +596,17 @@ def test_online_equals_a_fold_over_adapt_batch():
     for batch, scores in zip(batches, found, strict=True):
         (result,), state = adapt_batch(model, state, batch, adapter.recipe)
         assert torch.equal(result.scores, scores)
+
+
+def test_a_stream_is_never_folded():
+    """Each batch starts from the one before it: `fold` must not let two start from the same state."""
+    model, images = tiny_model(), pictures(12)
+    scores = []
+    for fold in (1, 3):
+        adapter = Adapter(model, FAST, Blend(0.5), lr=0.01, fold=fold)
+        with adapter.online():
+            scores.append(adapter.predict(images, batch_size=4))
+    assert torch.equal(*scores)
 
 
 def test_online_keeps_the_optimizers_memory():

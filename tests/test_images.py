@@ -156,7 +156,12 @@ def test_unreadable_file_gives_an_error_that_names_it(tmp_path, kind):
     path = broken(tmp_path, kind)
     with pytest.raises(ImageError) as caught:
         read_image(path)
-    reasons = {"missing": "no such file", "folder": "no such file", "empty": "empty", "text": "not an image"}
+    reasons = {
+        "missing": "no such file",
+        "folder": "no such file",
+        "empty": "the file is empty",
+        "text": "not an image",
+    }
     assert str(path) in str(caught.value) and reasons.get(kind, "") in str(caught.value)
     assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
 

@@ -33,11 +33,11 @@ def vectors(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
 
 
 def test_relative_rank_by_hand():
-    """Distances 5 and 7, then 3 and 1: mean of log(1 + e⁻²) and log(1 + e²)."""
+    """Distances 5 and 7, then 3 and 2: mean of log(1 + e⁻²) and log(1 + e)."""
     anchor = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     mild = torch.tensor([[3.0, 4.0], [4.0, 1.0]])
-    severe = torch.tensor([[0.0, -7.0], [1.0, 0.0]])
-    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(2))) / 2
+    severe = torch.tensor([[0.0, -7.0], [1.0, -1.0]])
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(1))) / 2
     assert relative_rank_loss(anchor, mild, severe).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -66,6 +66,8 @@ def test_large_differences_neither_overflow_nor_vanish():
     gap = torch.tensor([1000.0], requires_grad=True)
     loss = score_order_loss(torch.zeros(1), gap)
     assert loss.item() == 1000 and torch.autograd.grad(loss, gap)[0].item() == 1
+    far = torch.tensor([[1000.0, 0]])
+    assert relative_rank_loss(torch.zeros(1, 2), far, torch.zeros(1, 2)).item() == 1000
 
 
 # Group contrastive

@@ -188,6 +188,12 @@ def test_a_constant_scorer_has_no_interval():
     assert all(math.isnan(v) for v in (found.srcc.value, found.srcc.low, found.srcc.high, found.plcc_logistic))
 
 
+def test_a_score_that_is_not_finite_leaves_no_interval():
+    """Though a third of the draws would miss it and be finite."""
+    found = evaluate([1.0, math.nan, 3, 4, 5, 6], [1.0, 2, 3, 5, 4, 6], count=30)
+    assert all(math.isnan(v) for v in (found.plcc.value, found.plcc.low, found.plcc.high))
+
+
 def test_interval_bounds_are_the_outer_fortieths_of_the_draws():
     """The statistic "first index drawn" of one draw each: quantiles .025 and .975 of a known list."""
     firsts = [index[0] for index in resamples(1000, count=200)]

@@ -193,13 +193,17 @@ def test_an_unknown_feature_layer_is_an_error_that_lists_names():
         wrap_model(two(OUTPUTS["(B,)"]))
 
 
-def test_a_feature_layer_that_did_not_run_is_an_error_only_when_features_are_asked_for():
+def test_a_feature_layer_that_gave_no_tensor_is_an_error_only_when_features_are_asked_for():
     module = two(OUTPUTS["(B,)"])
     module.spare = nn.Linear(1, 1)
     wrapped = wrap_model(module, features="spare")
     assert wrapped(pictures(2)).shape == (2,)
-    with pytest.raises(RuntimeError, match="'spare' gave no tensor"):
-        wrapped(pictures(2), with_features=True)
+    module.body.register_forward_hook(lambda _module, _input, output: [output])
+    module.head = nn.Sequential(nn.Flatten(), module.head)
+    module.forward = lambda x: module.output(module.head(module.body(x)[0]))
+    for layer in ("spare", "body"):  # one that did not run, one that gave a list
+        with pytest.raises(RuntimeError, match=f"'{layer}' gave no tensor"):
+            wrap_model(module, features=layer)(pictures(2), with_features=True)
 
 
 def test_wrapping_uses_the_module_itself_and_leaves_no_trace():
@@ -219,8 +223,9 @@ def test_wrapping_uses_the_module_itself_and_leaves_no_trace():
 
 
 def test_wrapping_follows_the_modules_precision():
-    wrapped = wrap_model(tiny_mixed().double(), features="4", normalise=((0.5,) * 3, (0.2,) * 3))
-    assert wrapped(pictures(2).double()).dtype == torch.float64
+    for dtype in (torch.float64, torch.bfloat16):
+        wrapped = wrap_model(tiny_mixed().to(dtype), features="4", normalise=((0.5,) * 3, (0.2,) * 3))
+        assert wrapped(pictures(2).to(dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("resnet50", 2048)])
@@ -231,6 +236,7 @@ def test_torchvision_backbones_score_and_adapt(name, width):
     with torch.no_grad():
         scores, features = model(images, with_features=True)
     assert scores.shape == (2,) and features.shape == (2, width)
+    assert features.min() >= 0  # the average of rectified maps, not what a classifier makes of it
     adapter = tta.Adapter(model, losses=[], statistics=tta.Batch())
     assert torch.equal(adapter.run(images).source_scores, scores)
     assert not torch.allclose(adapter(images), scores)

@@ -1,10 +1,11 @@
 """Test-time adaptation for blind image quality assessment: the library of the book."""
 
-from .adapt import Adapter, Result, State, adapt_batch
+from .adapt import Adapter
 from .batchnorm import Batch, Blend, Ema, Shrink, Source
 from .benchmark import tinyshift
 from .distortions import distort
 from .images import ImageError, photograph, read_image
+from .loop import Result, State, adapt_batch
 from .losses import (
     Anchor,
     Context,

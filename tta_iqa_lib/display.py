@@ -71,7 +71,7 @@ def frame(figure, colours: int = 64) -> bytes:
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
     plt.close(figure)
     return _png(Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE))
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, batchnorm, benchmark, losses, models
+from . import adapt, batchnorm, benchmark, loop, losses, models
 from .adapt import DEFAULT_STATISTICS, Adapter
 from .batchnorm import Batch, Blend, Source
 from .benchmark import TARGETS, cache_folder, code_hash, fingerprint, tinyshift
@@ -152,7 +152,7 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    code = code_hash(adapt, batchnorm, losses, models, sys.modules[__name__])
+    code = code_hash(adapt, batchnorm, loop, losses, models, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
         digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
@@ -245,7 +245,7 @@ def settings_commit() -> str | None:
     """The last commit that touched the settings (methods, recipe, targets), marked if they have changed since."""
     files = [
         str(Path(__file__).with_name(f"{name}.py"))
-        for name in ("experiments", "benchmark", "losses", "adapt", "batchnorm")
+        for name in ("experiments", "benchmark", "losses", "loop", "adapt", "batchnorm")
     ]
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

@@ -1,0 +1,241 @@
+"""One batch through test-time adaptation (chapter 8).
+
+State in, scores and state out: `adapt_batch` is the whole method. The user's model is never written to: parameters are
+replaced for the time of a forward pass, so there is nothing to reset and nothing that an interruption could leave behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .batchnorm import Control, Moments, Source, Statistics, controlled, norm_affine
+from .losses import Context, view_makers
+
+ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
+OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+
+@dataclass
+class State:
+    """What adaptation changes: parameters by full name, BatchNorm moments by layer name, the optimiser's memory."""
+
+    params: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Moments] = field(default_factory=dict)
+    optimizer: dict | None = None
+
+
+@dataclass
+class Result:
+    """What came of a batch of B images. All scores in the model's own direction.
+
+    Attributes:
+        scores: (B,) after adaptation (or what the gate decided).
+        source_scores: (B,) of the source model.
+        statistics_scores: (B,) under the statistics rule before any step of the optimiser.
+        trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step.
+        skipped: losses that could not be formed, and why.
+        decision: "adapted", "statistics" or "source": whose scores were returned.
+    """
+
+    scores: Tensor
+    source_scores: Tensor
+    statistics_scores: Tensor
+    trace: list[dict] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    decision: str = "adapted"
+
+
+Gate = Callable[[Result], str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of `Adapter`, in one value; see there."""
+
+    losses: tuple
+    statistics: Statistics
+    params: ParamPicker
+    steps: int
+    lr: float
+    optimizer: OptimizerMaker | None
+    seed: int
+    gate: Gate | None
+    through: bool
+
+
+def _loss_name(loss) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+class _Forward:
+    """Forward passes of a model with some of its parameters replaced, and all others cut off from autograd."""
+
+    def __init__(self, model: nn.Module, control: Control):
+        self.model, self.control = model, control
+        self.fixed = {name: p.detach() for name, p in model.named_parameters()}
+
+    def __call__(
+        self, params: dict[str, Tensor], rows: Tensor, episodes: int, clean: int | None
+    ) -> tuple[Tensor, Tensor]:
+        self.control.episodes, self.control.clean = episodes, clean
+        return functional_call(self.model, {**self.fixed, **params}, (rows,), {"with_features": True})
+
+
+@torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
+def adapt_batch(
+    model: nn.Module, state: State, images: Tensor, recipe: Recipe, episodes: int = 1
+) -> tuple[list[Result], State]:
+    """Adapt to E episodes of B images at once and score them: the pure core of the library.
+
+    Episodes are independent: each has its own γ, β, statistics and copies. They share only the convolutions, which see
+    one long batch. (The sum of the losses is minimised; an element-wise optimiser such as Adam keeps them apart.)
+
+    Args:
+        model: a `ScoringModel`.
+        state: where to start; `State()` is the source. Carried states need E = 1.
+        images: (E·B, 3, H, W) in [0, 1], episode after episode.
+
+    Returns:
+        E results, and the state after the batch.
+
+    Raises:
+        ValueError: nothing to adapt, or parameters that cannot differ between episodes of one pass.
+    """
+    size = len(images) // episodes
+    sign = 1.0 if model.higher_is_better else -1.0
+    learns = bool(recipe.losses) and recipe.steps > 0
+    source_scores, source_features, views = _source_pass(model, images, recipe, size, sign)
+    params = _starting_params(model, state, recipe, episodes) if learns else {}
+    optimizer = None
+    if params:
+        make = recipe.optimizer or (lambda tensors: torch.optim.Adam(tensors, recipe.lr))
+        optimizer = make(list(params.values()))
+        if state.optimizer:
+            optimizer.load_state_dict(state.optimizer)
+
+    results = [Result(part, part, part) for part in source_scores.split(size)]
+    # One block of rows an episode: its clean images first, then its copies.
+    rows = torch.cat([view.unflatten(0, (episodes, size)) for view in views.values()], 1).flatten(0, 1)
+    with controlled(model, recipe.statistics, recipe.through) as control:
+        control.previous = state.moments
+        forward = _Forward(model, control)
+        for step in range(recipe.steps if params else 0):
+            with torch.enable_grad():
+                scores, features = forward(params, rows, episodes, size)
+                contexts = _contexts(model, views, scores, features, source_scores, source_features, sign, episodes)
+                total = scores.new_zeros(())
+                for result, context in zip(results, contexts, strict=True):
+                    total = total + _episode_loss(recipe.losses, context, result, sign)
+                if not total.requires_grad:  # every loss was skipped
+                    break
+                gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+            if not torch.isfinite(total.detach()):
+                for result in results:
+                    result.skipped["step"] = f"the loss was not finite at step {step + 1}: stopped there"
+                break
+            for parameter, gradient in zip(params.values(), gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        params = {name: p.detach() for name, p in params.items()}
+        with torch.no_grad():
+            scores, _ = forward(params, images, episodes, None)
+    for result, part in zip(results, scores.split(size), strict=True):
+        result.statistics_scores = result.trace[0]["scores"] if result.trace else part
+        result.scores = part
+        if recipe.gate is not None:
+            _decide(recipe.gate, result)
+    return results, State(params, dict(control.used), optimizer.state_dict() if optimizer else None)
+
+
+def _source_pass(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> tuple[Tensor, Tensor, dict]:
+    """The source model's scores and features of the images, and the views: the images and the copies for the losses."""
+    with torch.no_grad(), controlled(model, Source()) as control:
+        forward = _Forward(model, control)
+        scores, features = forward({}, images, 1, None)
+        makers = view_makers(recipe.losses) if recipe.steps else []
+        drawn = [
+            _draw(makers, part, lambda x: sign * forward({}, x, 1, None)[0], recipe.seed) for part in images.split(size)
+        ]
+    return scores, features, {"clean": images} | {n: torch.cat([copies[n] for copies in drawn]) for n in drawn[0]}
+
+
+def _starting_params(model, state: State, recipe: Recipe, episodes: int) -> dict[str, Tensor]:
+    """The tensors to adapt, ready for an optimiser: (C,), or (E, C) where episodes share a pass."""
+    picked = recipe.params(model)
+    if not picked:
+        raise ValueError(
+            "nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters"
+        )
+    start = {name: state.params.get(name, p) for name, p in picked.items()}
+    if episodes > 1:
+        if set(start) - set(norm_affine(model)) or any(p.ndim != 1 for p in start.values()):
+            raise ValueError("only γ and β of BatchNorm can differ between episodes of one pass: use fold=1")
+        start = {name: p.expand(episodes, -1) for name, p in start.items()}
+    return {name: p.detach().clone().requires_grad_() for name, p in start.items()}
+
+
+def _decide(gate: Gate, result: Result) -> None:
+    """Let the gate choose whose scores are returned."""
+    choices = {
+        "adapted": result.scores,
+        "statistics": result.statistics_scores,
+        "source": result.source_scores,
+    }
+    result.decision = gate(result)
+    if result.decision not in choices:
+        raise ValueError(f"a gate must answer 'adapted', 'statistics' or 'source'; got {result.decision!r}")
+    result.scores = choices[result.decision]
+
+
+def _draw(makers, images: Tensor, scorer, seed: int) -> dict[str, Tensor]:
+    """The copies of one episode, from a fresh generator: the same images get the same copies wherever they stand."""
+    generator = torch.Generator(images.device).manual_seed(seed)
+    copies: dict[str, Tensor] = {}
+    for maker in makers:
+        for name, view in maker(images, scorer, generator).items():
+            if name in copies or name == "clean":
+                raise ValueError(
+                    f"two losses make different copies under the name '{name}': give both the same views, or rename one"
+                )
+            copies[name] = view
+    return copies
+
+
+def _contexts(model, views, scores, features, source_scores, source_features, sign, episodes) -> Iterator[Context]:
+    """Cut the rows of one forward pass into what each episode's losses see."""
+    size = len(source_scores) // episodes
+    for e, rows in enumerate(zip(scores.chunk(episodes), features.chunk(episodes), strict=True)):
+        own = slice(e * size, (e + 1) * size)
+        by_view = [dict(zip(views, part.split(size), strict=True)) for part in rows]
+        f0, s0 = source_features[own], source_scores[own]
+        known = model.feature_mean is not None
+        yield Context(
+            features=by_view[1],
+            scores={name: sign * s for name, s in by_view[0].items()},
+            images={name: v[own] for name, v in views.items()},
+            pseudo=sign * s0,
+            source_features=f0,
+            feature_mean=model.feature_mean if known else f0.mean(0),
+            feature_std=(model.feature_cov.diagonal().sqrt() if known else f0.std(0, correction=0)).clamp_min(1e-6),
+            score_std=(model.score_std if known else s0.std(correction=0)).clamp_min(1e-6),
+        )
+
+
+def _episode_loss(losses: Sequence, context: Context, result: Result, sign: float) -> Tensor:
+    """Weighted sum of one episode's losses; notes them, and the scores they were taken at, in the trace."""
+    values = {}
+    for loss in losses:
+        name = _loss_name(loss)
+        if name in values or name in ("loss", "scores"):  # two lambdas, or a name that the trace needs itself
+            name = f"{name}-{len(values) + 1}"
+        values[name] = getattr(loss, "weight", 1.0) * loss(context)
+    total = sum(values.values())
+    entry = {name: float(value.detach()) for name, value in values.items()}
+    result.trace.append({"loss": float(total.detach()), **entry, "scores": sign * context.scores["clean"].detach()})
+    result.skipped.update(context.skipped)
+    return total

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
 .PHONY: help book test lab execute headline source-model clean
 
@@ -15,8 +16,8 @@ book: $(READY) ## install, run the short experiment, build the pages into _build
 test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest --ignore tests/site -n 2
-	$(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
+	$(ONE) $(BIN)/python -m pytest --ignore tests/site -n 2
+	$(ONE) $(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
 	$(BIN)/python book/tools.py build
 	$(BIN)/python -m pytest tests/site -rs
 

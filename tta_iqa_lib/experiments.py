@@ -115,9 +115,10 @@ GRIDS = {
         ),
         Grid(
             "one-sided",
-            ("source", "bn-batch", "bn-blend", "recipe"),
+            ("source", "bn-batch", "bn-blend"),
             _DEVELOPMENT,
             batch_sizes=(32,),
+            images=160,
             order="by-quality",
         ),
         Grid(

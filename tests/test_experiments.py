@@ -127,7 +127,7 @@ def test_the_stored_headline_is_what_the_code_computes_today():
     results = read_results("headline")
     for method in ("source", "bn-blend", "recipe"):
         (run,) = experiments.select(results, method=method, target="target/haze", seed=1, batch_size=32)
-        today = run_one(method, "target/haze", 1, 32)
+        today = run_one(method, "target/haze", 1, 32, results["about"]["grid"]["images"])
         assert srcc(today, results["truth"]["target/haze"]["quality"]) == pytest.approx(run["srcc"], abs=0.003)
 
 

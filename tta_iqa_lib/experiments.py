@@ -70,7 +70,7 @@ MAIN = tuple(METHODS)
 ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": _method(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 STEPS = (0, 1, 2, 3, 5, 10, 20)
-METHODS |= {f"steps-{n}": _method(f"{n} steps", "source", steps=n) for n in STEPS}
+METHODS |= {f"steps-{n}": _method(f"{n} steps", "recipe-control", steps=n) for n in STEPS}
 
 
 @dataclass(frozen=True)

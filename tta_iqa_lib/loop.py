@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .batchnorm import Control, Moments, Source, Statistics, controlled, norm_affine
+from .batchnorm import Control, Moments, Source, Statistics, batchnorm_layers, controlled
 from .losses import Context, view_makers
 
 ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
@@ -173,7 +173,8 @@ def _starting_params(model, state: State, recipe: Recipe, episodes: int) -> dict
         )
     start = {name: state.params.get(name, p) for name, p in picked.items()}
     if episodes > 1:
-        if set(start) - set(norm_affine(model)) or any(p.ndim != 1 for p in start.values()):
+        own = {f"{layer}.{key}".lstrip(".") for layer in batchnorm_layers(model) for key in ("weight", "bias")}
+        if not own.issuperset(start):
             raise ValueError("only γ and β of BatchNorm can differ between episodes of one pass: use fold=1")
         start = {name: p.expand(episodes, -1) for name, p in start.items()}
     return {name: p.detach().clone().requires_grad_() for name, p in start.items()}

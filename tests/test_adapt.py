@@ -693,3 +693,20 @@ def test_the_gate_is_respected_when_scores_are_taken_before_the_update():
 def test_a_bad_answer_of_a_gate_is_an_error(answer):
     with pytest.raises(ValueError, match="a gate must answer"):
         Adapter(tiny_model(), [], gate=lambda result: answer)(pictures(3))
+
+
+def test_a_model_that_keeps_no_running_statistics_adapts_with_the_batchs():
+    """Its plain inference already uses the batch: the source scores are those; other rules cannot be had."""
+    torch.manual_seed(0)
+    features = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    )
+    model, images = tta.QualityModel(features, nn.Linear(4, 1)).eval(), pictures(8)
+    result = Adapter(model, statistics=Batch()).run(images)
+    with torch.no_grad():
+        assert torch.allclose(result.source_scores, model(images), atol=1e-5)
+    assert len(result.trace) == 3 and not torch.allclose(result.scores, result.source_scores, atol=1e-5)
+    folded = Adapter(model, statistics=Batch(), fold=2).run(images, groups=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert torch.allclose(folded.source_scores[:4], model(images[:4]), atol=1e-5)
+    with pytest.raises(ValueError, match=r"use statistics=Batch"):
+        Adapter(model)(images)

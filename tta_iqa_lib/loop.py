@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .batchnorm import Control, Moments, Source, Statistics, batchnorm_layers, controlled
+from .batchnorm import Batch, Control, Moments, Source, Statistics, batchnorm_layers, controlled
 from .losses import Context, view_makers
 
 ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
@@ -154,9 +154,11 @@ def adapt_batch(
 
 def _source_pass(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> tuple[Tensor, Tensor, dict]:
     """The source model's scores and features of the images, and the views: the images and the copies for the losses."""
-    with torch.no_grad(), controlled(model, Source()) as control:
+    # Layers that keep no running statistics have no source moments: their plain inference uses the batch's.
+    memoryless = any(layer.running_mean is None for layer in batchnorm_layers(model).values())
+    with torch.no_grad(), controlled(model, Batch() if memoryless else Source()) as control:
         forward = _Forward(model, control)
-        scores, features = forward({}, images, 1, None)
+        scores, features = forward({}, images, len(images) // size if memoryless else 1, None)
         makers = view_makers(recipe.losses) if recipe.steps else []
         drawn = [
             _draw(makers, part, lambda x: sign * forward({}, x, 1, None)[0], recipe.seed) for part in images.split(size)

@@ -121,7 +121,8 @@ def quality(distorted: Tensor, reference: Tensor) -> Tensor:
         (B,) in [0, 1]; 1 = identical. Computed, not human.
     """
     metrics = piq.ssim, piq.vif_p, piq.haarpsi
-    return torch.stack([m(distorted, reference, reduction="none").clamp(0, 1) for m in metrics]).mean(0)
+    pairs = zip(distorted.split(50), reference.split(50), strict=True)  # what fits a CPU's cache; the bits are the same
+    return torch.cat([torch.stack([m(*pair, reduction="none").clamp(0, 1) for m in metrics]).mean(0) for pair in pairs])
 
 
 def _region(image: Tensor, split: str) -> Tensor:

@@ -1,9 +1,10 @@
 """Test-time adaptation for blind image quality assessment: the library of the book."""
 
 from .adapt import Adapter
-from .batchnorm import Batch, Blend, Ema, Shrink, Source
+from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
 from .distortions import distort
+from .gate import ShiftGate
 from .images import ImageError, photograph, read_image
 from .loop import Result, State, adapt_batch
 from .losses import (
@@ -24,11 +25,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "Adaptive",
     "Anchor",
     "Batch",
     "Blend",
     "Context",
     "Ema",
+    "First",
     "GroupContrastive",
     "ImageError",
     "Pair",
@@ -36,6 +39,7 @@ __all__ = [
     "RelativeRank",
     "Result",
     "ScoreOrder",
+    "ShiftGate",
     "Shrink",
     "Source",
     "State",

@@ -9,6 +9,7 @@ back as it was when the block ends, whatever happens in it. `.train()` and `.eva
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,20 +31,48 @@ class Moments(NamedTuple):
     var: Tensor
 
 
+class Measured(NamedTuple):
+    """`Moments` of a batch, and the sampling variance of its mean, (E, C) each."""
+
+    mean: Tensor
+    var: Tensor
+    error: Tensor
+
+
 def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
     """Moments of activations (E·B, C, …) over the images and positions of each episode: (E, C) each."""
-    grouped = x.detach() if not x.requires_grad else x
-    grouped = grouped.float() if x.dtype in (torch.float16, torch.bfloat16) else grouped
-    grouped = (
-        grouped.unflatten(0, (episodes, -1)).flatten(3)
-        if x.ndim > 2
-        else grouped.unflatten(0, (episodes, -1))[..., None]
-    )
-    var, mean = torch.var_mean(grouped, dim=(1, 3), correction=0)
+    var, mean = torch.var_mean(_by_episode(x, episodes), dim=(1, 3), correction=0)
     return Moments(mean, var)
 
 
-def blend(old: Moments, new: Moments, alpha: float, exact: bool = True) -> Moments:
+def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
+    """How far the mean of each episode of (E·B, C, …) is from that of all images like these: its variance, (E, C).
+
+    Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
+    """
+    means = _by_episode(x.detach(), episodes).mean(3)  # (E, B, C)
+    count = means.shape[1]
+    return means.var(1) / count if count > 1 else torch.full_like(means[:, 0], math.inf)
+
+
+def _by_episode(x: Tensor, episodes: int) -> Tensor:
+    """(E·B, C, …) → (E, B, C, positions), in single precision at least."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = x.unflatten(0, (episodes, -1))
+    return x.flatten(3) if x.ndim > 3 else x[..., None]
+
+
+def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
+
+    Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
+    """
+    unit = source.var.clamp_min(1e-12)
+    distance = ((batch.mean - source.mean) ** 2 / unit).mean(-1)
+    return distance.detach(), (batch.error / unit).mean(-1).detach()
+
+
+def blend(old: Moments, new: Moments, alpha: float | Tensor, exact: bool = True) -> Moments:
     """(1 − α)·old + α·new, as moments.
 
     Args:
@@ -66,9 +95,14 @@ class Statistics:
     """
 
     uses_batch = True
+    uses_error = False  # is `batch` a `Measured`?
 
     def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
         raise NotImplementedError
+
+    def at(self, depth: float) -> Statistics:
+        """The rule for the layer at a depth in [0, 1): 0 is the first BatchNorm layer of the model."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -119,6 +153,34 @@ class Shrink(Statistics):
 
 
 @dataclass(frozen=True)
+class Adaptive(Statistics):
+    """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
+
+    `distance` is the squared displacement of the batch's means from the source's, in source variances, averaged over the
+    channels; `noise` is what it would be by chance, from the spread of the images' own means: the positive-part
+    James-Stein rule [james1961estimation]. No shift, or a batch of one image: α ≈ 0. A clear shift, or many images: α ≈ 1.
+
+    Attributes:
+        caution: the noise counts so many times; more is closer to the source.
+        exact: see `blend`.
+    """
+
+    caution: float = 1.0
+    exact: bool = True
+
+    uses_error = True
+
+    def __post_init__(self):
+        if self.caution < 0:
+            raise ValueError(f"caution must not be negative; got {self.caution}")
+
+    def __call__(self, source, batch, previous, count):
+        distance, noise = displacement(source, batch)
+        alpha = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
+        return blend(source, batch, alpha[:, None], self.exact)
+
+
+@dataclass(frozen=True)
 class Ema(Statistics):
     """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on."""
 
@@ -130,6 +192,24 @@ class Ema(Statistics):
 
     def __call__(self, source, batch, previous, count):
         return blend(previous, batch, self.momentum, self.exact)
+
+
+@dataclass(frozen=True)
+class First(Statistics):
+    """`rule` in the first `share` of the layers, the source's moments in the rest.
+
+    What light and haze do to an image shows in the first layers; what tells good from bad images shows in all of them, and
+    re-measuring the deep ones cancels a part of it, above all where a batch is small or one-sided (chapters 9 and 10).
+    """
+
+    rule: Statistics
+    share: float = 0.25
+
+    def __post_init__(self):
+        _check_share("share", self.share)
+
+    def at(self, depth: float) -> Statistics:
+        return self.rule if depth < self.share else Source()
 
 
 def _check_share(name: str, value: float) -> None:
@@ -157,32 +237,43 @@ class Control:
     """What `controlled` hands out: how the rows of the next forward pass are laid out, and what was used in the last.
 
     Attributes:
-        statistics: the rule.
+        statistics: the rule; `rules`: what it says for each layer, by name.
         through: do gradients flow through the batch's moments?
         episodes, clean: the rows are E episodes, one after the other; in each, the first `clean` rows are the test images
             that moments come from (None: all rows), the rest copies of them that are normalised alike.
         previous: moments that a stream carries on, by layer name.
         used: moments of the last forward pass, by layer name, (E, C) each.
+        record: keep what is measured of the clean images, too, gradients included (some losses and gates ask for it).
+        measured: (source moments, `Measured`) of the last forward pass with `record`, by layer name.
     """
 
     statistics: Statistics
     through: bool = False
+    rules: dict[str, Statistics] = field(default_factory=dict)
     episodes: int = 1
     clean: int | None = None
     previous: dict[str, Moments] = field(default_factory=dict)
     used: dict[str, Moments] = field(default_factory=dict)
+    record: bool = False
+    measured: dict[str, tuple[Moments, Measured]] = field(default_factory=dict)
 
     def normalise(self, name: str, layer: _BatchNorm, x: Tensor) -> Tensor:
         """The replaced computation of one layer. γ and β may be (C,), or (E, C): one row an episode."""
-        source = Moments(layer.running_mean, layer.running_var)
+        source, rule = Moments(layer.running_mean, layer.running_var), self.rules[name]
         moments, count = source, 0
-        if self.statistics.uses_batch:
+        if rule.uses_batch or self.record:
             clean = x
             if self.clean is not None:
                 clean = x.unflatten(0, (self.episodes, -1))[:, : self.clean].flatten(0, 1)
             count = len(clean) // self.episodes
-            batch = batch_moments(clean if self.through else clean.detach(), self.episodes)
-            moments = self.statistics(source, batch, self.previous.get(name, source), count)
+            batch = batch_moments(clean if self.through or self.record else clean.detach(), self.episodes)
+            if rule.uses_error or self.record:
+                batch = Measured(*batch, sampling_error(clean, self.episodes))
+            if self.record:
+                self.measured[name] = source, batch
+            if not self.through:
+                batch = type(batch)(*(part.detach() for part in batch))
+            moments = rule(source, batch, self.previous.get(name, source), count)
         mean, var = (m.expand(self.episodes, -1) for m in moments)
         self.used[name] = Moments(mean.detach(), var.detach())
         weight, bias = layer.weight, layer.bias
@@ -219,7 +310,8 @@ def controlled(model: nn.Module, statistics: Statistics, through: bool = False) 
         raise ValueError(
             f"layer '{without[0]}' keeps no running statistics (track_running_stats=False): use statistics=Batch()"
         )
-    control = Control(statistics, through)
+    rules = {name: statistics.at(i / len(layers)) for i, name in enumerate(layers)}
+    control = Control(statistics, through, rules)
     modes = [(module, module.training) for module in model.modules()]
     replaced: list[tuple[nn.Module, object]] = []
     try:

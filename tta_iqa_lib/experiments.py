@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +24,38 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, batchnorm, benchmark, loop, losses, models
+from . import adapt, baselines, batchnorm, benchmark, gate, loop, losses, models, published
 from .adapt import DEFAULT_STATISTICS, Adapter
-from .batchnorm import Batch, Blend, Source
-from .benchmark import TARGETS, cache_folder, code_hash, fingerprint, tinyshift
-from .losses import GroupContrastive, RelativeRank
+from .baselines import (
+    ActMad,
+    Average,
+    PerImage,
+    Rotation,
+    ScoreEntropy,
+    ScoreVariance,
+    Stream,
+    SubspaceAlignment,
+    Turns,
+    rotation_head,
+)
+from .batchnorm import Adaptive, Batch, Blend, Ema, Shrink, Source
+from .benchmark import TARGETS, Meta, build, cache_folder, code_hash, fingerprint, tinyshift
+from .losses import GroupContrastive, Pair, RelativeRank, ScoreOrder
 from .metrics import Interval, krcc, plcc, resamples, srcc
 from .models import ScoringModel, data_folder, load_source_model
+from .published import FAULTS, Published
 
 SOURCES = 3  # independently trained source models
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method makes its adapter, and the control it is compared with.
+    """How a method makes its scorer, and the control it is compared with.
 
     Attributes:
         label: for tables and figures.
-        adapter: (model, seed) → `Adapter`.
-        control: name of its matched control: the same statistics, the losses' gradients switched off.
+        adapter: (model, seed) → anything with the `predict` of `Adapter`.
+        control: name of its matched control: the same statistics and forwards, the losses' gradients switched off.
     """
 
     label: str
@@ -53,8 +67,28 @@ def _method(label: str, control: str | None, **settings) -> Method:
     return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
 
 
-RANK, GC = RelativeRank(), GroupContrastive()
-BLEND = DEFAULT_STATISTICS
+def _online(label: str, control: str | None, **settings) -> Method:
+    return Method(label, lambda model, seed: Stream(Adapter(model, seed=seed, **settings)), control)
+
+
+def _rotation(model: ScoringModel, seed: int) -> Adapter:
+    return Adapter(model, losses=(Rotation(source_head(seed % SOURCES)),), statistics=BLEND, seed=seed)
+
+
+def _memo(model: ScoringModel, seed: int) -> PerImage:
+    loss = ScoreVariance(views=Turns(3))
+    return PerImage(Adapter(model, losses=(loss,), statistics=BLEND, seed=seed, fold=16))
+
+
+@cache
+def source_head(source: int):
+    """The rotation head of a source model (see `baselines.rotation_head`), fitted at its first use on 800 source crops."""
+    return rotation_head(load_source_model(source), tinyshift("source/train")[0][:800])
+
+
+RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(views=Pair(choose="signed"))
+BLEND = Shrink(16)
+RECIPE = {"statistics": DEFAULT_STATISTICS, "gate": None, "views": 8}
 METHODS = {
     "source": _method("source model", None, losses=(), statistics=Source()),
     "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
@@ -63,14 +97,51 @@ METHODS = {
     "gc": _method("GC", "bn-blend", losses=(GC,), statistics=BLEND),
     "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
     "rank+gc-frozen": _method("rank + GC, frozen BN", "source", losses=(RANK, GC), statistics=Source()),
-    "recipe-control": _method("our recipe, losses off", "source", losses=()),
-    "recipe": _method("our recipe", "recipe-control"),  # the defaults of `Adapter`
+    "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
 }
 MAIN = tuple(METHODS)
+METHODS |= {
+    "views": Method("8 views", lambda model, seed: Average(model, 8), "source"),
+    "views+crops": Method("8 views × 5 crops", lambda model, seed: Average(model, 8, 5), "source"),
+    "bn-adaptive": _method("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
+    "bn-first": _method("BN, first layers", "source", losses=(), statistics=DEFAULT_STATISTICS),
+    "recipe-open": _method("our recipe, no gate", "source", losses=(), **RECIPE),
+    "recipe": _method("our recipe", "source"),  # the defaults of `Adapter`
+}
+CHEAP = ("source", "views", "bn-batch", "bn-blend", "bn-adaptive", "bn-first", "recipe-open", "recipe")
+METHODS |= {
+    "recipe+order": _method("recipe + score order", "recipe-open", losses=(ORDER,), **RECIPE),
+    "ema": _online("BN, EMA (online)", "source", losses=(), statistics=Ema(0.1)),
+    "entropy": _method("TENT, entropy", "bn-blend", losses=(ScoreEntropy(),), statistics=BLEND),
+    "variance": _method("TENT, variance", "bn-blend", losses=(ScoreVariance(),), statistics=BLEND),
+    "ttt": Method("TTT, rotation", _rotation, "bn-blend"),
+    "memo": Method("MEMO", _memo),
+    "actmad": _method("ActMAD", "bn-blend", losses=(ActMad(),), statistics=BLEND),
+    "ssa": _method("SSA", "bn-blend", losses=(SubspaceAlignment(),), statistics=BLEND),
+    "sar": _online(
+        "SAR (online)", "bn-batch", losses=(ScoreVariance(reliable=0.3),), statistics=Batch(), sharpness=0.05
+    ),
+    "published-control": Method(
+        "published, no gradients", lambda model, seed: Published(model, gradients=False, seed=seed), "source"
+    ),
+    "published": Method("published, no faults", lambda model, seed: Published(model, seed=seed), "published-control"),
+    "reference": Method(
+        "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "published-control"
+    ),
+}
+FAIR = (
+    "source", "views", "views+crops", "bn-batch", "bn-blend", "bn-adaptive", "recipe", "recipe-open", "recipe+order",
+    "rank+gc", "ema", "entropy", "variance", "ttt", "memo", "actmad", "ssa", "sar",
+    "published-control", "published", "reference",
+)  # fmt: skip
+METHODS |= {
+    f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")
+    for name in FAULTS
+}
 ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": _method(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 STEPS = (0, 1, 2, 3, 5, 10, 20)
-METHODS |= {f"steps-{n}": _method(f"{n} steps", "recipe-control", steps=n) for n in STEPS}
+METHODS |= {f"steps-{n}": _method(f"{n} steps", "bn-blend", losses=(ORDER,), statistics=BLEND, steps=n) for n in STEPS}
 
 
 @dataclass(frozen=True)
@@ -81,7 +152,9 @@ class Grid:
         name: of the results file.
         methods, targets, seeds, batch_sizes: every combination is a run.
         images: at most so many of each target, spread over its contents (None: all).
-        order: "shuffled", or "by-quality": the best images come in other batches than the worst.
+        order: "shuffled"; "by-content": images of one content follow one another; or "by-quality": the best images come in
+            other batches than the worst.
+        online: carry the state from batch to batch.
         keep_scores: store the score of every image, for intervals.
     """
 
@@ -92,6 +165,7 @@ class Grid:
     batch_sizes: tuple[int, ...] = (32, 8)
     images: int | None = None
     order: str = "shuffled"
+    online: bool = False
     keep_scores: bool = True
 
     def runs(self) -> list[tuple[str, str, int, int]]:
@@ -101,6 +175,9 @@ class Grid:
 
 
 _DEVELOPMENT = ("target/dusk", "source/test")
+_FULL = ("source", "bn-blend", "bn-adaptive", "rank+gc", "recipe")  # the methods of the full grid
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_FEW = ("source/test", "target/dusk", "target/haze-physical", "target/unseen")
 GRIDS = {
     grid.name: grid
     for grid in (
@@ -124,28 +201,69 @@ GRIDS = {
         Grid(
             "steps", tuple(f"steps-{n}" for n in STEPS), _DEVELOPMENT, batch_sizes=(32,), images=192, keep_scores=False
         ),
+        # The fair experiment (chapters 9 and 10).
+        Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
+        Grid("fair", FAIR, images=64),
+        Grid("gate", ("source", "recipe-open", "recipe"), ("source/test-large",), (0,), _SIZES),
+        Grid(
+            "gate-one-sided",
+            ("source", "recipe-open", "recipe"),
+            ("source/test-large",),
+            (0,),
+            _SIZES,
+            order="by-quality",
+        ),
+        Grid(
+            "faults", ("published-control", "published", *(f"fault-{n}" for n in FAULTS)), _DEVELOPMENT[:1], images=64
+        ),
+        *(
+            Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0,), _SIZES, 64, order, online, False)
+            for order in ("shuffled", "by-content")
+            for online in (False, True)
+        ),
     )
 }
 
 
 def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
     """Images (N, 3, H, W), quality (N,), contents (N,) of a target, or an even selection of them."""
-    pixels, quality, meta = tinyshift(name)
+    if name == "source/test-large":  # more crops of source/test's contents, for cells of a thousand images
+        pixels, quality, meta = large_source_test()
+    else:
+        pixels, quality, meta = tinyshift(name)
     if images is None or images >= len(pixels):
         return pixels, quality, meta.content
     rows = np.linspace(0, len(pixels) - 1, images).round().astype(int)
     return pixels[rows], quality[rows], meta.content[rows]
 
 
+@cache
+def large_source_test() -> tuple[Tensor, Tensor, Meta]:
+    """1,000 crops as those of source/test, drawn with another seed."""
+    pixels, quality, meta = build("source/test", 1000, seed=1)
+    return pixels.float() / 255, quality, meta
+
+
 def run_one(
-    method: str, target: str, seed: int, batch_size: int, images: int | None = None, order: str = "shuffled"
+    method: str,
+    target: str,
+    seed: int,
+    batch_size: int,
+    images: int | None = None,
+    order: str = "shuffled",
+    online: bool = False,
 ) -> list[float]:
     """The scores of one run, in the target's own order, rounded to five decimals."""
-    pixels, quality, _ = load_target(target, images)
+    pixels, quality, content = load_target(target, images)
     rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1000 + seed))
     if order == "by-quality":
         rows = rows[quality[rows].argsort(stable=True)]
+    elif order == "by-content":
+        place = {name: i for i, name in enumerate(dict.fromkeys(content[rows].tolist()))}
+        rows = rows[torch.tensor([place[name] for name in content[rows]]).argsort(stable=True)]
     adapter = METHODS[method].adapter(load_source_model(seed % SOURCES), seed)
+    if online and isinstance(adapter, Adapter):
+        adapter = Stream(adapter)
     scores = torch.empty(len(pixels))
     scores[rows] = adapter.predict(pixels[rows], batch_size, shuffle=False)
     return [round(float(s), 5) for s in scores]
@@ -153,7 +271,7 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    code = code_hash(adapt, batchnorm, loop, losses, models, sys.modules[__name__])
+    code = code_hash(adapt, baselines, batchnorm, gate, loop, losses, models, published, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
         digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
@@ -173,12 +291,14 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
     open_runs = [run for run, file in files.items() if not file.is_file()]
     if open_runs:
         for target in tqdm(sorted(grid.targets), desc="benchmark", disable=not progress):
-            tinyshift(target)
+            load_target(target)
+        if "ttt" in grid.methods:
+            tinyshift("source/train")
         # Fresh interpreters: a forked copy of PyTorch's threads can hang.
         context = multiprocessing.get_context("spawn")
         workers = processes or min(len(open_runs), os.cpu_count() or 1)
         with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            jobs = {pool.submit(run_one, *run, grid.images, grid.order): run for run in open_runs}
+            jobs = {pool.submit(run_one, *run, grid.images, grid.order, grid.online): run for run in open_runs}
             try:
                 for job in tqdm(
                     as_completed(jobs),
@@ -224,15 +344,21 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
 
 def _settings(method: Method) -> dict:
     """What a method does, as plain data."""
-    recipe = method.adapter(load_source_model(0), 0).recipe
-    return {
-        "label": method.label,
-        "control": method.control,
+    scorer = method.adapter(load_source_model(0), 0)
+    about = {"label": method.label, "control": method.control, "scorer": type(scorer).__name__}
+    adapter = getattr(scorer, "adapter", scorer)
+    if not isinstance(adapter, Adapter):
+        return about | {key: value for key, value in vars(scorer).items() if key != "model"}
+    recipe = adapter.recipe
+    return about | {
         "losses": [repr(loss) for loss in recipe.losses],
         "statistics": repr(recipe.statistics),
         "steps": recipe.steps if recipe.losses else 0,
         "lr": recipe.lr,
         "through": recipe.through,
+        "views": recipe.views,
+        "gate": repr(recipe.gate),
+        "sharpness": recipe.sharpness,
     }
 
 
@@ -246,7 +372,17 @@ def settings_commit() -> str | None:
     """The last commit that touched the settings (methods, recipe, targets), marked if they have changed since."""
     files = [
         str(Path(__file__).with_name(f"{name}.py"))
-        for name in ("experiments", "benchmark", "losses", "loop", "adapt", "batchnorm")
+        for name in (
+            "experiments",
+            "benchmark",
+            "losses",
+            "loop",
+            "adapt",
+            "batchnorm",
+            "gate",
+            "baselines",
+            "published",
+        )
     ]
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

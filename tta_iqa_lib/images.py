@@ -101,6 +101,18 @@ def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
     return torch.stack([image[:, y : y + size, x : x + size] for y in tops for x in lefts])
 
 
+def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W)."""
+    if count not in (1, 2, 8):
+        raise ValueError(f"there are 1, 2 or 8 symmetric views; got {count}")
+    sides = [images, images.flip(3)][:count]
+    if count < 8:
+        return sides
+    if images.shape[2] != images.shape[3]:
+        raise ValueError(f"quarter turns need square images; got {tuple(images.shape[2:])}")
+    return [side.rot90(turn, (2, 3)) for turn in range(4) for side in sides]
+
+
 # The natural colour photographs that installed packages carry, with their authors' licences in data/README.md.
 PHOTOGRAPHS = {
     "astronaut": ("skimage.data", "astronaut.png"),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .batchnorm import Batch, Control, Moments, Source, Statistics, batchnorm_layers, controlled
+from .batchnorm import Batch, Control, Moments, Source, Statistics, batchnorm_layers, controlled, displacement
+from .images import symmetries
 from .losses import Context, view_makers
 
 ParamPicker = Callable[[nn.Module], dict[str, nn.Parameter]]
@@ -39,6 +40,8 @@ class Result:
         statistics_scores: (B,) under the statistics rule before any step of the optimiser.
         trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step.
         skipped: losses that could not be formed, and why.
+        shift: by BatchNorm layer, the squared displacement of the batch's means and what it would be by chance
+            (`batchnorm.displacement`), as (distance, noise); measured only where there is a gate.
         decision: "adapted", "statistics" or "source": whose scores were returned.
     """
 
@@ -47,6 +50,7 @@ class Result:
     statistics_scores: Tensor
     trace: list[dict] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    shift: dict[str, tuple[float, float]] = field(default_factory=dict)
     decision: str = "adapted"
 
 
@@ -66,6 +70,8 @@ class Recipe:
     seed: int
     gate: Gate | None
     through: bool
+    views: int = 1
+    sharpness: float = 0.0
 
 
 def _loss_name(loss) -> str:
@@ -84,6 +90,11 @@ class _Forward:
     ) -> tuple[Tensor, Tensor]:
         self.control.episodes, self.control.clean = episodes, clean
         return functional_call(self.model, {**self.fixed, **params}, (rows,), {"with_features": True})
+
+    def average(self, params: dict[str, Tensor], rows: Tensor, episodes: int, views: int) -> tuple[Tensor, Tensor]:
+        """Scores averaged over the symmetric views of the rows; features of the rows as they are."""
+        outputs = [self(params, view, episodes, None) for view in symmetries(rows, views)[::-1]]  # the plain view last
+        return torch.stack([scores for scores, _ in outputs]).mean(0) if views > 1 else outputs[-1][0], outputs[-1][1]
 
 
 @torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
@@ -124,17 +135,37 @@ def adapt_batch(
     with controlled(model, recipe.statistics, recipe.through) as control:
         control.previous = state.moments
         forward = _Forward(model, control)
-        for step in range(recipe.steps if params else 0):
+
+        def loss_gradients(at: dict[str, Tensor], note: bool = True) -> tuple[Tensor, tuple]:
+            """Sum of the episodes' losses, and its gradients; empty if every loss was skipped."""
             with torch.enable_grad():
-                scores, features = forward(params, rows, episodes, size)
+                scores, features = forward(at, rows, episodes, size)
                 contexts = _contexts(model, views, scores, features, source_scores, source_features, sign, episodes)
                 total = scores.new_zeros(())
-                for result, context in zip(results, contexts, strict=True):
-                    total = total + _episode_loss(recipe.losses, context, result, sign)
-                if not total.requires_grad:  # every loss was skipped
-                    break
-                gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
-            if not torch.isfinite(total.detach()):
+                for e, (result, context) in enumerate(zip(results, contexts, strict=True)):
+                    context.moments = {
+                        layer: (source, Moments(batch.mean[e], batch.var[e]))
+                        for layer, (source, batch) in control.measured.items()
+                    }
+                    total = total + _episode_loss(recipe.losses, context, result, sign, note)
+                if not total.requires_grad:
+                    return total, ()
+                return total.detach(), torch.autograd.grad(total, list(at.values()), allow_unused=True)
+
+        if params and recipe.views > 1:
+            with torch.no_grad():
+                for result, part in zip(
+                    results, forward.average(params, images, episodes, recipe.views)[0].split(size), strict=True
+                ):
+                    result.statistics_scores = part
+        control.record = any(getattr(loss, "needs_moments", False) for loss in recipe.losses)
+        for step in range(recipe.steps if params else 0):
+            total, gradients = loss_gradients(params)
+            if recipe.sharpness and gradients:
+                total, gradients = loss_gradients(_uphill(params, gradients, recipe.sharpness, episodes), note=False)
+            if not gradients:
+                break
+            if not torch.isfinite(total):
                 for result in results:
                     result.skipped["step"] = f"the loss was not finite at step {step + 1}: stopped there"
                 break
@@ -142,14 +173,30 @@ def adapt_batch(
                 parameter.grad = gradient
             optimizer.step()
         params = {name: p.detach() for name, p in params.items()}
+        control.record = recipe.gate is not None
         with torch.no_grad():
-            scores, _ = forward(params, images, episodes, None)
-    for result, part in zip(results, scores.split(size), strict=True):
-        result.statistics_scores = result.trace[0]["scores"] if result.trace else part
+            scores, _ = forward.average(params, images, episodes, recipe.views)
+    measured = {layer: displacement(*moments) for layer, moments in control.measured.items()} if recipe.gate else {}
+    for e, (result, part) in enumerate(zip(results, scores.split(size), strict=True)):
+        if not params:
+            result.statistics_scores = part
+        elif recipe.views == 1 and result.trace:
+            result.statistics_scores = result.trace[0]["scores"]
         result.scores = part
+        result.shift = {layer: (float(d[e]), float(n[e])) for layer, (d, n) in measured.items()}
         if recipe.gate is not None:
             _decide(recipe.gate, result)
     return results, State(params, dict(control.used), optimizer.state_dict() if optimizer else None)
+
+
+def _uphill(params: dict[str, Tensor], gradients: tuple, radius: float, episodes: int) -> dict[str, Tensor]:
+    """Where the loss is worst within a small ball around each episode's parameters, to first order [foret2021sam]."""
+    known = [torch.zeros_like(p) if g is None else g for p, g in zip(params.values(), gradients, strict=True)]
+    rows = [g.reshape(episodes, -1) if episodes > 1 else g.reshape(1, -1) for g in known]
+    norm = torch.cat(rows, 1).norm(dim=1).clamp_min(1e-12)  # (E,)
+    steps = ((radius * row / norm[:, None]).reshape_as(g) for row, g in zip(rows, known, strict=True))
+    moved = zip(params.items(), steps, strict=True)
+    return {name: (p + step).detach().requires_grad_() for (name, p), step in moved}
 
 
 def _source_pass(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> tuple[Tensor, Tensor, dict]:
@@ -158,7 +205,7 @@ def _source_pass(model, images: Tensor, recipe: Recipe, size: int, sign: float) 
     memoryless = any(layer.running_mean is None for layer in batchnorm_layers(model).values())
     with torch.no_grad(), controlled(model, Batch() if memoryless else Source()) as control:
         forward = _Forward(model, control)
-        scores, features = forward({}, images, len(images) // size if memoryless else 1, None)
+        scores, features = forward.average({}, images, len(images) // size if memoryless else 1, recipe.views)
         makers = view_makers(recipe.losses) if recipe.steps else []
         drawn = [
             _draw(makers, part, lambda x: sign * forward({}, x, 1, None)[0], recipe.seed) for part in images.split(size)
@@ -226,11 +273,12 @@ def _contexts(model, views, scores, features, source_scores, source_features, si
             feature_mean=model.feature_mean if known else f0.mean(0),
             feature_std=(model.feature_cov.diagonal().sqrt() if known else f0.std(0, correction=0)).clamp_min(1e-6),
             score_std=(model.score_std if known else s0.std(correction=0)).clamp_min(1e-6),
+            model=model,
         )
 
 
-def _episode_loss(losses: Sequence, context: Context, result: Result, sign: float) -> Tensor:
-    """Weighted sum of one episode's losses; notes them, and the scores they were taken at, in the trace."""
+def _episode_loss(losses: Sequence, context: Context, result: Result, sign: float, note: bool = True) -> Tensor:
+    """Weighted sum of one episode's losses; if told, notes them, and the scores they were taken at, in the trace."""
     values = {}
     for loss in losses:
         name = _loss_name(loss)
@@ -238,6 +286,8 @@ def _episode_loss(losses: Sequence, context: Context, result: Result, sign: floa
             name = f"{name}-{len(values) + 1}"
         values[name] = getattr(loss, "weight", 1.0) * loss(context)
     total = sum(values.values())
+    if not note:
+        return total
     entry = {name: float(value.detach()) for name, value in values.items()}
     result.trace.append({"loss": float(total.detach()), **entry, "scores": sign * context.scores["clean"].detach()})
     result.skipped.update(context.skipped)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize
 
+from .batchnorm import Moments
 from .distortions import distort
 
 Scorer = Callable[[Tensor], Tensor]
@@ -31,6 +32,9 @@ class Context:
         source_features: (B, D) the source model's features of the clean images.
         feature_mean, feature_std: (D,) over the source data, or over this batch if the model carries no source moments.
         score_std: () likewise.
+        model: the source model, for what else it remembers; not to be run or changed.
+        moments: (source moments, the clean images' moments) by BatchNorm layer, (C,) each, with gradients; filled only for
+            a loss whose `needs_moments` is true.
         skipped: reasons of the losses that could not be formed, by name.
     """
 
@@ -42,6 +46,8 @@ class Context:
     feature_mean: Tensor
     feature_std: Tensor
     score_std: Tensor
+    model: nn.Module | None = None
+    moments: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def standardised(self, view: str = "clean") -> Tensor:

@@ -26,12 +26,15 @@ class ScoringModel(nn.Module):
         higher_is_better: the direction of the scores.
         crop: height and width of the crops it was trained on, or None (any size).
         predicts: what the scores mean, in words.
+        views: how many of the `images.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
         feature_mean (D,), feature_cov (D, D), score_mean (), score_std (): moments over the source data, or None.
     """
 
-    def __init__(self, higher_is_better: bool = True, crop: int | None = None, predicts: str = "quality"):
+    def __init__(
+        self, higher_is_better: bool = True, crop: int | None = None, predicts: str = "quality", views: int = 1
+    ):
         super().__init__()
-        self.higher_is_better, self.crop, self.predicts = higher_is_better, crop, predicts
+        self.higher_is_better, self.crop, self.predicts, self.views = higher_is_better, crop, predicts, views
         for name in MOMENTS:
             self.register_buffer(name, None)
 
@@ -52,7 +55,7 @@ class QualityModel(ScoringModel):
     Args:
         features, regressor: the modules f and g.
         mean, std: per-channel normalisation of RGB in [0, 1].
-        higher_is_better, crop, predicts: see `ScoringModel`.
+        about: higher_is_better, crop, predicts, views; see `ScoringModel`.
     """
 
     def __init__(
@@ -248,7 +251,7 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
     if not path.is_file():
         raise FileNotFoundError(f"no source model at '{path}'; `tta-iqa train` makes one")
     about = read_about(path)
-    model = small_model(about["widths"], crop=about["crop"], predicts=about["predicts"])
+    model = small_model(about["widths"], crop=about["crop"], predicts=about["predicts"], views=about.get("views", 8))
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})

@@ -13,16 +13,45 @@ from tqdm.auto import tqdm, trange
 from .metrics import srcc
 from .models import QualityModel, ScoringModel, load_source_model, small_model
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 → float32 in [0, 1]; floats stay as they are."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def turn_and_mirror(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """The batch turned by a random multiple of 90° and mirrored half of the time."""
+    turn, mirror = torch.randint(4, (), generator=generator), torch.rand((), generator=generator) < 0.5
+    batch = batch.rot90(int(turn), (2, 3))
+    return batch.flip(3) if mirror else batch
+
+
+def crop_and_mirror(size: int) -> Augment:
+    """One random square for the whole batch, mirrored half of the time: for photographs, which have an up and a down."""
+
+    def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
+        y, x = (int(torch.randint(length - size + 1, (), generator=generator)) for length in batch.shape[2:])
+        batch = batch[..., y : y + size, x : x + size]
+        return batch.flip(3) if torch.rand((), generator=generator) < 0.5 else batch
+
+    return augment
+
 
 @torch.no_grad()
 def score_all(model: ScoringModel, images: Tensor, batch_size: int = 64, with_features: bool = False):
-    """Plain inference over (N, 3, H, W) in evaluation mode: scores (N,), and features (N, D) if asked. Mode is restored."""
+    """Plain inference over (N, 3, H, W), float or uint8, in evaluation mode, which is left as it was.
+
+    Returns:
+        scores (N,), and features (N, D) if asked.
+    """
     modes = [
         (module, module.training) for module in model.modules()
     ]  # parts may differ: a frozen layer, a wrapped module
     model.eval()
     try:
-        parts = [model(batch, with_features=with_features) for batch in images.split(batch_size)]
+        parts = [model(as_float(batch), with_features=with_features) for batch in images.split(batch_size)]
     finally:
         for module, training in modes:
             module.training = training
@@ -53,13 +82,15 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     after_epoch: Callable[[int, float], None] | None = None,
+    augment: Augment = turn_and_mirror,
 ) -> QualityModel:
-    """Train all parameters with Adam, a one-cycle learning rate and squared error, turning and mirroring batches at random.
+    """Train all parameters with Adam, a one-cycle learning rate and squared error.
 
     Args:
-        images, quality: (N, 3, H, W) in [0, 1] and (N,).
-        epochs, lr, batch_size, seed: of the training; the seed decides order, turns and mirroring.
+        images, quality: (N, 3, H, W) in [0, 1], or uint8, and (N,).
+        epochs, lr, batch_size, seed: of the training; the seed decides order and augmentation.
         after_epoch: called with the epoch and its mean loss.
+        augment: (batch, generator) → batch of the same quality.
 
     Returns:
         the model, in evaluation mode, with `remember_source` done.
@@ -76,13 +107,8 @@ def fit(
         total = 0.0
         order = torch.randperm(len(images), generator=generator)
         for rows in order[: steps * batch_size].view(steps, batch_size):
-            batch = images[rows].contiguous(memory_format=layout)
-            turn, mirror = (
-                torch.randint(4, (), generator=generator),
-                torch.rand((), generator=generator) < 0.5,
-            )
-            batch = batch.rot90(int(turn), (2, 3))
-            loss = nn.functional.mse_loss(model(batch.flip(3) if mirror else batch), quality[rows])
+            batch = augment(as_float(images[rows]).contiguous(memory_format=layout), generator)
+            loss = nn.functional.mse_loss(model(batch), quality[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -93,7 +93,8 @@ Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: on
 @app.command()
 def demo(processes: Processes = None) -> None:
     """A short form of the headline experiment: SRCC on every target of TinyShift, in a minute or two."""
-    from .experiments import GRIDS, run_grid, table
+    from .analysis import table
+    from .experiments import GRIDS, run_grid
 
     grid = GRIDS["demo"]
     results = run_grid(grid, processes)
@@ -106,23 +107,28 @@ def demo(processes: Processes = None) -> None:
 @app.command()
 def experiment(
     names: Annotated[
-        list[str], typer.Argument(help="headline, alpha, one-sided, steps, demo; several are run in turn.")
-    ],
+        list[str] | None, typer.Argument(help="Which; several are run in turn. Without a name: list them.")
+    ] = None,
     processes: Processes = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Run experiments in full and store NAME.json. Interrupt it and start it again as you like: what is done is kept."""
-    from .experiments import GRIDS, run_grid, summarise, table, write_results
+    from .analysis import summarise, table, write_results
+    from .experiments import GRIDS, run_grid
     from .models import data_folder
 
+    if not names:
+        for name, grid in GRIDS.items():
+            print(f"{name:24s}{len(grid.runs()):5d} runs: {len(grid.methods)} methods × {len(grid.targets)} targets")
+        return
     unknown = [name for name in names if name not in GRIDS]
     if unknown:
         _complain(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
         raise typer.Exit(2)
     for name in names:
         results = run_grid(GRIDS[name], processes)
-        if name == "headline":
-            results["summary"] = summarise(results)
+        if GRIDS[name].keep_scores:
+            results["summary"] = summarise(results, ("source", "recipe"))
         file = (out or data_folder() / "results") / f"{name}.json"
         write_results(results, file)
         for size in GRIDS[name].batch_sizes:
@@ -130,6 +136,33 @@ def experiment(
                 f"{name}: SRCC, mean over {len(GRIDS[name].seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n"
             )
         print(f"written: {file}")
+
+
+@app.command()
+def opinions(
+    folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
+    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 192,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
+) -> None:
+    """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
+
+    Images and trained models stay on this machine, in the cache folder.
+    """
+    from .analysis import write_results
+    from .databases import DatabaseError
+    from .models import data_folder
+    from .opinions import evaluate
+
+    try:
+        results = evaluate(folder, images)
+    except DatabaseError as error:
+        _complain(str(error))
+        raise typer.Exit(2) from None
+    file = (out or data_folder() / "results") / "opinions.json"
+    write_results(results, file)
+    for run in results["runs"]:
+        print(f"{run['target']:16s}{run['method']:14s}{run['batch_size']:3d}  SRCC {run['srcc']:.3f}")
+    print(f"written: {file}")
 
 
 @app.command()

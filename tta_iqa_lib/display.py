@@ -19,19 +19,23 @@ from PIL import Image
 # One colour per method in every figure of the book, from the Okabe-Ito palette (told apart by colour-blind readers).
 COLOURS = {
     "source": "#444444",
+    "views": "#888888",
     "bn-batch": "#56B4E9",
     "bn-blend": "#0072B2",
+    "bn-adaptive": "#F0E442",
     "rank": "#E69F00",
     "gc": "#CC79A7",
     "rank+gc": "#D55E00",
     "rank+gc-frozen": "#999999",
-    "recipe-control": "#0072B2",
+    "order": "#A6761D",
+    "recipe-open": "#66C2A5",
     "recipe": "#009E73",
 }
 MARKERS = {
     "source": "o",
     "bn-batch": "v",
     "bn-blend": "s",
+    "bn-adaptive": "X",
     "rank": "^",
     "gc": "D",
     "rank+gc": "P",

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,124 +23,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, baselines, batchnorm, benchmark, gate, loop, losses, models, published
-from .adapt import DEFAULT_STATISTICS, Adapter
-from .baselines import (
-    ActMad,
-    Average,
-    PerImage,
-    Rotation,
-    ScoreEntropy,
-    ScoreVariance,
-    Stream,
-    SubspaceAlignment,
-    Turns,
-    rotation_head,
-)
-from .batchnorm import Adaptive, Batch, Blend, Ema, Shrink, Source
+from . import adapt, baselines, batchnorm, benchmark, gate, loop, losses, methods, models, published
+from .adapt import Adapter
+from .baselines import Stream
 from .benchmark import TARGETS, Meta, build, cache_folder, code_hash, fingerprint, tinyshift
-from .losses import GroupContrastive, Pair, RelativeRank, ScoreOrder
-from .metrics import Interval, krcc, plcc, resamples, srcc
-from .models import ScoringModel, data_folder, load_source_model
-from .published import FAULTS, Published
-
-SOURCES = 3  # independently trained source models
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a method makes its scorer, and the control it is compared with.
-
-    Attributes:
-        label: for tables and figures.
-        adapter: (model, seed) → anything with the `predict` of `Adapter`.
-        control: name of its matched control: the same statistics and forwards, the losses' gradients switched off.
-    """
-
-    label: str
-    adapter: Callable[[ScoringModel, int], Adapter]
-    control: str | None = None
-
-
-def _method(label: str, control: str | None, **settings) -> Method:
-    return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
-
-
-def _online(label: str, control: str | None, **settings) -> Method:
-    return Method(label, lambda model, seed: Stream(Adapter(model, seed=seed, **settings)), control)
-
-
-def _rotation(model: ScoringModel, seed: int) -> Adapter:
-    return Adapter(model, losses=(Rotation(source_head(seed % SOURCES)),), statistics=BLEND, seed=seed)
-
-
-def _memo(model: ScoringModel, seed: int) -> PerImage:
-    loss = ScoreVariance(views=Turns(3))
-    return PerImage(Adapter(model, losses=(loss,), statistics=BLEND, seed=seed, fold=16))
-
-
-@cache
-def source_head(source: int):
-    """The rotation head of a source model (see `baselines.rotation_head`), fitted at its first use on 800 source crops."""
-    return rotation_head(load_source_model(source), tinyshift("source/train")[0][:800])
-
-
-RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(views=Pair(choose="signed"))
-BLEND = Shrink(16)
-RECIPE = {"statistics": DEFAULT_STATISTICS, "gate": None, "views": 8}
-METHODS = {
-    "source": _method("source model", None, losses=(), statistics=Source()),
-    "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
-    "bn-blend": _method("BN, blend", "source", losses=(), statistics=BLEND),
-    "rank": _method("rank", "bn-blend", losses=(RANK,), statistics=BLEND),
-    "gc": _method("GC", "bn-blend", losses=(GC,), statistics=BLEND),
-    "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
-    "rank+gc-frozen": _method("rank + GC, frozen BN", "source", losses=(RANK, GC), statistics=Source()),
-    "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
-}
-MAIN = tuple(METHODS)
-METHODS |= {
-    "views": Method("8 views", lambda model, seed: Average(model, 8), "source"),
-    "views+crops": Method("8 views × 5 crops", lambda model, seed: Average(model, 8, 5), "source"),
-    "bn-adaptive": _method("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
-    "bn-first": _method("BN, first layers", "source", losses=(), statistics=DEFAULT_STATISTICS),
-    "recipe-open": _method("our recipe, no gate", "source", losses=(), **RECIPE),
-    "recipe": _method("our recipe", "source"),  # the defaults of `Adapter`
-}
-CHEAP = ("source", "views", "bn-batch", "bn-blend", "bn-adaptive", "bn-first", "recipe-open", "recipe")
-METHODS |= {
-    "recipe+order": _method("recipe + score order", "recipe-open", losses=(ORDER,), **RECIPE),
-    "ema": _online("BN, EMA (online)", "source", losses=(), statistics=Ema(0.1)),
-    "entropy": _method("TENT, entropy", "bn-blend", losses=(ScoreEntropy(),), statistics=BLEND),
-    "variance": _method("TENT, variance", "bn-blend", losses=(ScoreVariance(),), statistics=BLEND),
-    "ttt": Method("TTT, rotation", _rotation, "bn-blend"),
-    "memo": Method("MEMO", _memo),
-    "actmad": _method("ActMAD", "bn-blend", losses=(ActMad(),), statistics=BLEND),
-    "ssa": _method("SSA", "bn-blend", losses=(SubspaceAlignment(),), statistics=BLEND),
-    "sar": _online(
-        "SAR (online)", "bn-batch", losses=(ScoreVariance(reliable=0.3),), statistics=Batch(), sharpness=0.05
-    ),
-    "published-control": Method(
-        "published, no gradients", lambda model, seed: Published(model, gradients=False, seed=seed), "source"
-    ),
-    "published": Method("published, no faults", lambda model, seed: Published(model, seed=seed), "published-control"),
-    "reference": Method(
-        "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "published-control"
-    ),
-}
-FAIR = (
-    "source", "views", "views+crops", "bn-batch", "bn-blend", "bn-adaptive", "recipe", "recipe-open", "recipe+order",
-    "rank+gc", "ema", "entropy", "variance", "ttt", "memo", "actmad", "ssa", "sar",
-    "published-control", "published", "reference",
-)  # fmt: skip
-METHODS |= {
-    f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")
-    for name in FAULTS
-}
-ALPHAS = tuple(i / 10 for i in range(11))
-METHODS |= {f"alpha-{a}": _method(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
-STEPS = (0, 1, 2, 3, 5, 10, 20)
-METHODS |= {f"steps-{n}": _method(f"{n} steps", "bn-blend", losses=(ORDER,), statistics=BLEND, steps=n) for n in STEPS}
+from .methods import ALPHAS, CHEAP, FAIR, MAIN, METHODS, SOURCES, STEPS, Method
+from .metrics import krcc, plcc, srcc
+from .models import data_folder, load_source_model
+from .published import FAULTS
 
 
 @dataclass(frozen=True)
@@ -203,7 +92,7 @@ GRIDS = {
         ),
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
-        Grid("fair", FAIR, images=64),
+        Grid("fair", FAIR, seeds=(0, 1), images=64),
         Grid("gate", ("source", "recipe-open", "recipe"), ("source/test-large",), (0,), _SIZES),
         Grid(
             "gate-one-sided",
@@ -271,7 +160,7 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    code = code_hash(adapt, baselines, batchnorm, gate, loop, losses, models, published, sys.modules[__name__])
+    code = code_hash(adapt, baselines, batchnorm, gate, loop, losses, methods, models, published, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
         digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
@@ -395,127 +284,3 @@ def settings_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return (commit + ("+changes" if dirty else "")) or None
-
-
-def write_results(results: dict, path: Path) -> None:
-    """One run a line, so that a difference between two files can be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(run) for run in results["runs"]]
-    head = {key: value for key, value in results.items() if key != "runs"}
-    text = json.dumps(head)[:-1] + ', "runs": [\n' + ",\n".join(lines) + "\n]}\n"
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def read_results(name: str = "headline") -> dict:
-    """The stored results of a grid (data/results/NAME.json).
-
-    Raises:
-        FileNotFoundError: they have not been computed; says how.
-    """
-    path = data_folder() / "results" / f"{name}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa experiment {name}` computes them")
-    return json.loads(path.read_text())
-
-
-def select(results: dict, **where) -> list[dict]:
-    """Runs whose fields equal the given ones: `select(results, method="rank", batch_size=32)`."""
-    return [run for run in results["runs"] if all(run[key] == value for key, value in where.items())]
-
-
-def mean_srcc(results: dict, method: str, target: str, batch_size: int) -> float:
-    """SRCC of a method on a target, averaged over seeds."""
-    return float(np.mean([run["srcc"] for run in select(results, method=method, target=target, batch_size=batch_size)]))
-
-
-def headline_targets(results: dict) -> list[str]:
-    """The targets of the headline mean: reported, shifted, and readable by the source (SRCC ≥ .2, mean over seeds and sizes)."""
-    size = results["about"]["grid"]["batch_sizes"][0]
-    return [
-        name
-        for name, target in TARGETS.items()
-        if target.role == "reported" and target.shifted and mean_srcc(results, "source", name, size) >= 0.2
-    ]
-
-
-def difference(
-    results: dict,
-    method: str,
-    control: str,
-    targets: Iterable[str],
-    batch_size: int,
-    count: int = 500,
-    seed: int = 0,
-) -> Interval:
-    """Mean difference in SRCC, method − control, over targets and seeds, with a 95 % interval by content.
-
-    Contents are drawn with replacement, the same for every target and seed of a draw, as all targets show the same contents.
-    """
-    targets = list(targets)
-    cells = []
-    for target in targets:
-        quality = np.array(results["truth"][target]["quality"])
-        pairs = zip(
-            select(results, method=method, target=target, batch_size=batch_size),
-            select(results, method=control, target=target, batch_size=batch_size),
-            strict=True,
-        )
-        cells += [(target, quality, np.array(a["scores"]), np.array(b["scores"])) for a, b in pairs]
-
-    def mean(index_of: dict[str, np.ndarray]) -> float:
-        values = [srcc(a[i], q[i]) - srcc(b[i], q[i]) for t, q, a, b in cells for i in (index_of[t],)]
-        return float(np.mean(values))
-
-    everything = {t: np.arange(len(results["truth"][t]["quality"])) for t in targets}
-    draws = zip(
-        *(resamples(len(everything[t]), results["truth"][t]["content"], count, seed) for t in targets),
-        strict=True,
-    )
-    low, high = np.quantile([mean(dict(zip(targets, draw, strict=True))) for draw in draws], [0.025, 0.975])
-    return Interval(mean(everything), float(low), float(high))
-
-
-def summarise(results: dict) -> list[dict]:
-    """Every method against the source and against its control: on each target, and on the mean over headline targets."""
-    grid = results["about"]["grid"]
-    groups = {"headline": headline_targets(results)} | {target: [target] for target in grid["targets"]}
-    summary = []
-    for method in tqdm(grid["methods"], desc="intervals"):
-        for other in dict.fromkeys(("source", METHODS[method].control)):
-            if other in (None, method):
-                continue
-            for size in grid["batch_sizes"]:
-                for name, targets in groups.items():
-                    interval = difference(results, method, other, targets, size)
-                    numbers = {key: round(value, 4) for key, value in asdict(interval).items()}
-                    summary.append({"method": method, "minus": other, "batch_size": size, "targets": name, **numbers})
-    return summary
-
-
-def stored_difference(
-    results: dict, method: str, minus: str, targets: str = "headline", batch_size: int = 32
-) -> Interval:
-    """A line of `summarise` out of a results file, as an `Interval`."""
-    where = {"method": method, "minus": minus, "targets": targets, "batch_size": batch_size}
-    for line in results["summary"]:
-        if all(line[key] == value for key, value in where.items()):
-            return Interval(line["value"], line["low"], line["high"])
-    raise KeyError(f"the results hold no difference {where}")
-
-
-def table(results: dict, batch_size: int, methods: Sequence[str] | None = None) -> str:
-    """SRCC, mean over seeds, as plain text: one row a target, one column a method."""
-    methods = methods or results["about"]["grid"]["methods"]
-    targets = results["about"]["grid"]["targets"]
-    width = max(len(t) for t in targets) + 2
-    columns = [METHODS[m].label for m in methods]
-    lines = ["".ljust(width) + "  ".join(columns)]
-    for target in targets:
-        cells = [
-            f"{mean_srcc(results, m, target, batch_size):.2f}".rjust(len(c))
-            for m, c in zip(methods, columns, strict=True)
-        ]
-        lines.append(target.ljust(width) + "  ".join(cells))
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Real opinions: train a source on some subsets of BIQ2021, test it on the one left out (chapters 9 and 11).
+"""Real opinions: train a source on two subsets of BIQ2021, test it on the one left out (chapters 9 and 11).
 
 The images may not be passed on, so neither may weights that were trained on them: what the project ships is this recipe
 and the measured numbers. Models are kept in the user's cache folder.
@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from .benchmark import cache_folder
+from . import adapt, batchnorm, gate, loop, losses
+from .adapt import DEFAULT_STATISTICS, balanced_batches
+from .batchnorm import Adaptive, Batch, Source
+from .benchmark import cache_folder, code_hash
 from .databases import Database, biq2021, content_groups, load_images
+from .distortions import distort
+from .methods import BLEND, GC, ORDER, RANK
+from .methods import adapting as _method
+from .metrics import plcc, srcc
 from .models import QualityModel, load_source_model, small_model, torchvision_model
-from .training import crop_and_mirror, fit, remember_source
+from .training import as_float, crop_and_mirror, fit, remember_source, score_all
 
 SUBSETS = ("ss01", "ss02", "ss03")
 SIZE, CROP = 256, 192  # pictures are reduced to 256 pixels; the model sees squares of 192
-LR, BATCH = 2e-3, 16
+EPOCHS, LR, BATCH = 16, 2e-3, 16
 HELD_OUT = 0.1  # share of the training subsets' contents that is kept for a test without shift
 
 
@@ -73,7 +82,7 @@ def untrained(architecture: str, seed: int) -> QualityModel:
     "small" (0.3 million parameters) starts from a TinyShift source model: its first stage has learned to tell synthetic
     distortions. A torchvision ResNet, by its name, starts from scratch.
     """
-    about = {"crop": CROP, "predicts": "opinions (BIQ2021)"}
+    about = {"crop": CROP, "predicts": "opinions (BIQ2021)", "views": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture != "small":
@@ -88,7 +97,7 @@ def train_source(
     test_subset: str,
     seed: int = 0,
     architecture: str = "small",
-    epochs: int = 20,
+    epochs: int = EPOCHS,
     device: str = "cpu",
     progress: bool = True,
 ) -> QualityModel:
@@ -111,3 +120,94 @@ def train_source(
     model.set_moments(**{name: state[name] for name in ("feature_mean", "feature_cov", "score_mean", "score_std")})
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
+
+
+# Changes that leave the order of the opinions nearly untouched: all photographs alike.
+CONDITIONS: dict[str, tuple[str, float] | None] = {
+    "as it is": None,
+    "haze": ("haze", 0.6),
+    "dark": ("dark", 0.6),
+    "jpeg": ("jpeg", 0.1),
+}
+METHODS = {
+    "source": _method("source model", None, losses=(), statistics=Source()),
+    "views": _method("2 views", "source", losses=(), statistics=Source(), views=2),
+    "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
+    "bn-blend": _method("BN, blend", "source", losses=(), statistics=BLEND),
+    "bn-adaptive": _method("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
+    "recipe-open": _method("our recipe, no gate", "source", losses=(), statistics=DEFAULT_STATISTICS, views=2),
+    "recipe": _method("our recipe", "source"),
+    "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
+    "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
+}
+CHEAP = tuple(METHODS)[:7]
+PLAN = (  # condition, methods, batch size
+    *((condition, CHEAP, 32) for condition in CONDITIONS),
+    ("as it is", CHEAP, 8),
+    ("as it is", ("rank+gc", "order"), 32),
+    ("haze", ("rank+gc", "order"), 32),
+)
+
+
+def evaluate(folder: str | Path, images: int = 192, seed: int = 0, progress: bool = True) -> dict:
+    """All directions, conditions and methods of `PLAN`; each finished run is kept in the cache, so it can be resumed.
+
+    Args:
+        images: of the subset left out, drawn evenly.
+
+    Returns:
+        {"about", "truth": {subset: {"quality", "content"}}, "runs": [{"method", "target", "condition", "seed", "batch_size",
+        "srcc", "plcc", "within" (mean SRCC inside the batches), "scores"}]}; "target" is "SUBSET/CONDITION".
+    """
+    data = load(folder, progress)
+    code = code_hash(adapt, batchnorm, gate, loop, losses, sys.modules[__name__])[:16]
+    cache = cache_folder() / "opinions" / f"runs-{code}-{images}"
+    cache.mkdir(parents=True, exist_ok=True)
+    truth, runs, about = {}, [], {}
+    jobs = [(subset, *job) for subset in SUBSETS for job in PLAN]
+    for subset, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
+        model = train_source(data, subset, seed, progress=progress)
+        _, held, test = split(data, subset)
+        about[subset] = {"held_out_srcc": round(_srcc_of(model, data, held), 4), "held_out_images": len(held)}
+        rows = test[np.linspace(0, len(test) - 1, min(images, len(test))).round().astype(int)]
+        quality = data.scores[rows]
+        pixels = as_float(centre(data.images[rows]))
+        if CONDITIONS[condition]:
+            kind, severity = CONDITIONS[condition]
+            pixels = torch.cat([distort(part, kind, severity) for part in pixels.split(64)])
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1000 + seed))
+        target = f"{subset}/{condition}"
+        truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
+        for method in methods:
+            file = cache / f"{target.replace('/', '-')}-{method}-{seed}-{size}.json"
+            if not file.is_file():
+                scores = torch.empty(len(rows))
+                adapter = METHODS[method].adapter(model, seed)
+                scores[order] = adapter.predict(pixels[order], size, shuffle=False)
+                file.write_text(json.dumps([round(float(x), 5) for x in scores]))
+            scores = torch.tensor(json.loads(file.read_text()))
+            batches = [order[i] for i in balanced_batches(len(order), size)]
+            runs.append(
+                {
+                    "method": method,
+                    "target": target,
+                    "seed": seed,
+                    "batch_size": size,
+                    "srcc": round(srcc(scores, quality), 4),
+                    "plcc": round(plcc(scores, quality), 4),
+                    "within": round(float(np.mean([srcc(scores[b], quality[b]) for b in batches])), 4),
+                    "scores": scores.tolist(),
+                }
+            )
+    about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": EPOCHS, "lr": LR}
+    about |= {
+        "architecture": "small",
+        "labels": {name: method.label for name, method in METHODS.items()},
+        "database": "BIQ2021",
+        "torch": torch.__version__,
+    }
+    return {"about": about, "truth": truth, "runs": runs}
+
+
+def _srcc_of(model: QualityModel, data: Opinions, rows: np.ndarray) -> float:
+    return srcc(score_all(model, centre(data.images[rows])), data.scores[rows])

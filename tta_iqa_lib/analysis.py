@@ -1,0 +1,176 @@
+"""Reading results: means, differences with intervals by content, tables (chapter 9). Every number of the book comes from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .benchmark import TARGETS
+from .methods import METHODS
+from .metrics import Interval, resamples, srcc
+from .models import data_folder
+
+
+def write_results(results: dict, path: Path) -> None:
+    """One run a line, so that a difference between two files can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(run) for run in results["runs"]]
+    head = {key: value for key, value in results.items() if key != "runs"}
+    text = json.dumps(head)[:-1] + ', "runs": [\n' + ",\n".join(lines) + "\n]}\n"
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def read_results(name: str = "headline") -> dict:
+    """The stored results of a grid (data/results/NAME.json).
+
+    Raises:
+        FileNotFoundError: they have not been computed; says how.
+    """
+    path = data_folder() / "results" / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa experiment {name}` computes them")
+    return json.loads(path.read_text())
+
+
+def select(results: dict, **where) -> list[dict]:
+    """Runs whose fields equal the given ones: `select(results, method="rank", batch_size=32)`."""
+    return [run for run in results["runs"] if all(run[key] == value for key, value in where.items())]
+
+
+def mean_srcc(results: dict, method: str, target: str, batch_size: int) -> float:
+    """SRCC of a method on a target, averaged over seeds."""
+    return float(np.mean([run["srcc"] for run in select(results, method=method, target=target, batch_size=batch_size)]))
+
+
+def headline_targets(results: dict) -> list[str]:
+    """The targets of the headline mean: reported, shifted, and readable by the source (SRCC ≥ .2, mean over seeds and sizes)."""
+    size = results["about"]["grid"]["batch_sizes"][0]
+    return [
+        name
+        for name, target in TARGETS.items()
+        if name in results["about"]["grid"]["targets"]
+        and target.role == "reported"
+        and target.shifted
+        and mean_srcc(results, "source", name, size) >= 0.2
+    ]
+
+
+class Bootstrap:
+    """SRCC of every run under resampled contents, computed once a run and shared by all comparisons.
+
+    Contents are drawn with replacement, the same for every target, seed and method of a draw, as all targets show the same
+    contents: differences are paired.
+
+    Args:
+        results: of a grid that keeps scores.
+        count: draws. seed: of the draws.
+    """
+
+    def __init__(self, results: dict, count: int = 500, seed: int = 0):
+        self.results, self.count, self.seed = results, count, seed
+        self._rows = {}
+        self._values: dict[tuple, np.ndarray] = {}
+
+    def _rows_of(self, target: str) -> list[np.ndarray]:
+        if target not in self._rows:
+            content = self.results["truth"][target]["content"]
+            draws = resamples(len(content), content, self.count, self.seed)
+            self._rows[target] = [np.arange(len(content)), *draws]
+        return self._rows[target]
+
+    def values(self, run: dict) -> np.ndarray:
+        """SRCC of a run on all its images, then on each draw: (1 + count,)."""
+        key = run["method"], run["target"], run["seed"], run["batch_size"]
+        if key not in self._values:
+            quality = np.array(self.results["truth"][run["target"]]["quality"])
+            scores = np.array(run["scores"])
+            self._values[key] = np.array([srcc(scores[i], quality[i]) for i in self._rows_of(run["target"])])
+        return self._values[key]
+
+    def mean(self, method: str, targets: Iterable[str], batch_size: int) -> np.ndarray:
+        """Mean over targets and seeds, on all images and on each draw: (1 + count,)."""
+        runs = [r for t in targets for r in select(self.results, method=method, target=t, batch_size=batch_size)]
+        return np.mean([self.values(run) for run in runs], 0)
+
+    def difference(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> Interval:
+        """Mean difference in SRCC over targets and seeds, with its 95 % interval."""
+        targets = list(targets)
+        change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
+        low, high = np.quantile(change[1:], [0.025, 0.975])
+        return Interval(float(change[0]), float(low), float(high))
+
+    def worse_by(self, method: str, minus: str, targets: Iterable[str], batch_size: int, margin: float) -> float:
+        """One-sided p-value against "method is at most `margin` worse": share of the draws that agree with that."""
+        targets = list(targets)
+        change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
+        return float((1 + (change[1:] >= -margin).sum()) / (1 + self.count))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for having looked at all of them: Holm's step-down rule."""
+    order, corrected, largest = np.argsort(p_values), [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def difference(
+    results: dict, method: str, control: str, targets: Iterable[str], batch_size: int, count: int = 500, seed: int = 0
+) -> Interval:
+    """Mean difference in SRCC, method − control, over targets and seeds, with a 95 % interval by content (`Bootstrap`)."""
+    return Bootstrap(results, count, seed).difference(method, control, targets, batch_size)
+
+
+def summarise(results: dict, against: Sequence[str] = ("source",)) -> list[dict]:
+    """Every method against its control and against some others: on each target, and on the mean over headline targets."""
+    grid = results["about"]["grid"]
+    groups = {target: [target] for target in grid["targets"]}
+    headline = headline_targets(results)
+    if headline:
+        groups = {"headline": headline} | groups
+    bootstrap, summary = Bootstrap(results), []
+    for method in tqdm(grid["methods"], desc="intervals"):
+        for other in dict.fromkeys((*against, METHODS[method].control)):
+            if other in (None, method) or other not in grid["methods"]:
+                continue
+            for size in grid["batch_sizes"]:
+                for name, targets in groups.items():
+                    interval = bootstrap.difference(method, other, targets, size)
+                    numbers = {key: round(value, 4) for key, value in asdict(interval).items()}
+                    summary.append({"method": method, "minus": other, "batch_size": size, "targets": name, **numbers})
+    return summary
+
+
+def stored_difference(
+    results: dict, method: str, minus: str, targets: str = "headline", batch_size: int = 32
+) -> Interval:
+    """A line of `summarise` out of a results file, as an `Interval`."""
+    where = {"method": method, "minus": minus, "targets": targets, "batch_size": batch_size}
+    for line in results["summary"]:
+        if all(line[key] == value for key, value in where.items()):
+            return Interval(line["value"], line["low"], line["high"])
+    raise KeyError(f"the results hold no difference {where}")
+
+
+def table(results: dict, batch_size: int, methods: Sequence[str] | None = None) -> str:
+    """SRCC, mean over seeds, as plain text: one row a target, one column a method."""
+    methods = methods or results["about"]["grid"]["methods"]
+    targets = results["about"]["grid"]["targets"]
+    width = max(len(t) for t in targets) + 2
+    columns = [METHODS[m].label for m in methods]
+    lines = ["".ljust(width) + "  ".join(columns)]
+    for target in targets:
+        cells = [
+            f"{mean_srcc(results, m, target, batch_size):.2f}".rjust(len(c))
+            for m, c in zip(methods, columns, strict=True)
+        ]
+        lines.append(target.ljust(width) + "  ".join(cells))
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book test lab execute headline source-model clean
+.PHONY: help book test lab execute headline fair source-model clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ execute: $(READY) ## run the notebooks again and store their outputs
 
 headline: $(READY) ## run the full experiment into data/results
 	$(BIN)/tta-iqa experiment headline alpha one-sided steps
+
+fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
+	$(BIN)/tta-iqa experiment recipe fair gate gate-one-sided faults
 
 source-model: $(READY) ## train the shipped source models (one after another)
 	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2

@@ -21,7 +21,7 @@ from .losses import (
 from .metrics import evaluate, krcc, plcc, srcc
 from .models import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adapter",

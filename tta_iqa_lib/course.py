@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -59,6 +60,10 @@ def _close(a, b) -> bool:
     return torch.allclose(
         torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64), rtol=1e-4, atol=1e-6
     )
+
+
+def _near(a, b, tolerance: float = 1e-4) -> bool:
+    return bool(np.shape(a) == np.shape(b) and np.abs(np.asarray(a) - np.asarray(b)).max() <= tolerance)
 
 
 class Check:
@@ -121,6 +126,106 @@ class Check:
         if start != {"shift": 0.0}:
             raise Wrong(
                 "the scores are right, but `start` was changed: `adapt` writes into what it gets, so give it a copy"
+            )
+
+    @staticmethod
+    @_checker("ex09_1")
+    def ex09_1(interval):
+        """`interval(draws_a, draws_b) -> (low, high)`: the 95 % interval of a paired difference."""
+        generator = np.random.default_rng(91)
+        common = generator.normal(0, 0.1, 400)  # what is hard for one method is hard for the other
+        a = 0.7 + common + generator.normal(0, 0.01, 400)
+        b = 0.68 + common + generator.normal(0, 0.01, 400)
+        low, high = (float(v) for v in interval(a.copy(), b.copy()))
+        expected = np.quantile(a - b, [0.025, 0.975])
+        ends = [np.quantile(x, [0.025, 0.975]) for x in (a, b)]
+        if _near((low, high), -expected[::-1]):
+            raise Wrong("this is B minus A; the difference asked for is A minus B")
+        if _near((low, high), ends[0] - ends[1]) or _near(
+            (low, high), (ends[0][0] - ends[1][1], ends[0][1] - ends[1][0])
+        ):
+            raise Wrong("these are two intervals subtracted; what both methods share does not cancel that way")
+        if low > high:
+            raise Wrong("the lower end comes first")
+        if _near((low, high), np.quantile(np.sort(a) - np.sort(b), [0.025, 0.975])):
+            raise Wrong("the draws were sorted before they were paired: draw i of A belongs to draw i of B")
+        if _near((low, high), np.quantile(a - b, [0.05, 0.95])):
+            raise Wrong("this is a 90 % interval: 95 % leaves 2.5 % at each end")
+        half = 1.96 * (a - b).std() / np.sqrt(len(a))
+        if _near((low, high), ((a - b).mean() - half, (a - b).mean() + half), 2e-3):
+            raise Wrong("this interval shrinks with the number of draws; more draws do not make more images")
+        if not _near((low, high), expected, 2e-3):
+            raise Wrong("take the difference draw by draw, then its 2.5 % and 97.5 % quantiles")
+
+    @staticmethod
+    @_checker("ex09_2")
+    def ex09_2(share):
+        """`share(image_means, source_mean, source_var) -> α`: the positive-part rule of James and Stein."""
+        generator = torch.Generator().manual_seed(92)
+        source_mean, source_var = torch.zeros(6), torch.linspace(0.5, 3, 6)
+        means = 0.6 + torch.randn(12, 6, generator=generator) * source_var.sqrt()
+        answer = float(share(means, source_mean, source_var))
+        distance = (means.mean(0) - source_mean) ** 2 / source_var
+        spread = means.var(0) / source_var
+        expected = float((1 - spread.mean() / 12 / distance.mean()).clamp(0, 1))
+        if _near(answer, 1 - expected):
+            raise Wrong("this is the share of the source; α is that of the batch")
+        if _near(answer, float((1 - spread.mean() / distance.mean()).clamp(0, 1))):
+            raise Wrong(
+                "this is the spread of single images; the mean of B images is B times more certain, as a variance"
+            )
+        if _near(answer, float((1 - spread / 12 / distance).clamp(0, 1).mean())):
+            raise Wrong("average over the channels first, then divide: single channels are too noisy")
+        unscaled = (means.mean(0) - source_mean) ** 2
+        if _near(answer, float((1 - means.var(0).mean() / 12 / unscaled.mean()).clamp(0, 1))):
+            raise Wrong("measure both in units of the source's variance: else loud channels decide alone")
+        if not _near(answer, expected, 0.01):
+            raise Wrong(f"for 12 images of 6 channels α should be {expected:.3f}; yours is {answer:.3f}")
+        if float(share(means - means.mean(0), source_mean, source_var)) != 0:
+            raise Wrong("with no displacement at all α must be 0, not negative and not NaN")
+        alone = float(share(means[:1], source_mean, source_var))
+        if alone != 0:
+            raise Wrong(f"a single image tells nothing about its own error: α must be 0; yours is {alone}")
+
+    @staticmethod
+    @_checker("ex10_1")
+    def ex10_1(calibrate):
+        """`calibrate(ratios, false_alarms) -> threshold`: as many unshifted batches at or above it as are tolerated."""
+        generator = np.random.default_rng(101)
+        ratios = generator.gamma(1.5, 1.0, 2000)
+        answer = float(calibrate(ratios.copy(), 0.05))
+        alarms = float((ratios >= answer).mean())
+        if abs(alarms - 0.95) < 0.01:
+            raise Wrong("95 % of the unshifted batches would be adapted: the threshold is at the wrong end")
+        if _near(answer, ratios.mean() + 1.645 * ratios.std(), 1e-3):
+            raise Wrong("these ratios are not Gaussian; use their own distribution")
+        if answer >= ratios.max():
+            raise Wrong("no alarm at all: that also misses shifts; the tolerated share is yours to use")
+        if not 0.04 <= alarms <= 0.06:
+            raise Wrong(f"{alarms:.1%} of the unshifted batches lie at or above your threshold; 5 % were asked for")
+        stricter = float(calibrate(ratios.copy(), 0.01))
+        if not 0.005 <= float((ratios >= stricter).mean()) <= 0.015:
+            raise Wrong("right for 5 %, not for 1 %: use the second argument")
+
+    @staticmethod
+    @_checker("ex10_2")
+    def ex10_2(correct):
+        """`correct(p_values) -> corrected`: Holm's step-down rule, in the order of the input."""
+        cases = [[0.01, 0.04, 0.03, 0.005], [0.2, 0.001], [0.02, 0.02, 0.02], [0.6, 0.9]]
+        expected = [[0.03, 0.06, 0.06, 0.02], [0.2, 0.002], [0.06, 0.06, 0.06], [1.0, 1.0]]
+        for p_values, right in zip(cases, expected, strict=True):
+            answer = [float(v) for v in correct(list(p_values))]
+            if _near(answer, right, 1e-9):
+                continue
+            count = len(p_values)
+            if len(answer) == count and _near(answer, [min(1, p * count) for p in p_values], 1e-9):
+                raise Wrong("this is Bonferroni's rule: valid, but Holm's asks less of all but the smallest p-value")
+            if len(answer) == count and _near(sorted(answer), sorted(right), 1e-9):
+                raise Wrong("the values are right, their order is not: answer in the order of the input")
+            if any(v > 1 for v in answer):
+                raise Wrong("a corrected p-value is at most 1")
+            raise Wrong(
+                f"for {p_values} the answer is {right}; yours is {answer}. A larger p-value never gets a smaller answer"
             )
 
 

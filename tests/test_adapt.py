@@ -7,8 +7,23 @@ from helpers import pictures, seeded, snapshot, tiny_mixed, tiny_model
 from torch import nn
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.adapt import Adapter, State, adapt_batch, balanced_batches
-from tta_iqa_lib.batchnorm import Batch, Blend, Ema, Shrink, Source, batchnorm_layers, norm_affine
+from tta_iqa_lib.adapt import DEFAULT_GATE, DEFAULT_STATISTICS, Adapter, State, adapt_batch, balanced_batches
+from tta_iqa_lib.batchnorm import (
+    Batch,
+    Blend,
+    Ema,
+    Measured,
+    Moments,
+    Shrink,
+    Source,
+    batch_moments,
+    batchnorm_layers,
+    displacement,
+    norm_affine,
+    sampling_error,
+)
+from tta_iqa_lib.gate import ShiftGate
+from tta_iqa_lib.images import symmetries
 from tta_iqa_lib.losses import Anchor, GroupContrastive, Pair, RelativeRank, ScoreOrder
 from tta_iqa_lib.models import ScoringModel
 
@@ -702,11 +717,284 @@ def test_a_model_that_keeps_no_running_statistics_adapts_with_the_batchs():
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
     )
     model, images = tta.QualityModel(features, nn.Linear(4, 1)).eval(), pictures(8)
-    result = Adapter(model, statistics=Batch()).run(images)
+    result = Adapter(model, [ScoreOrder()], Batch()).run(images)
     with torch.no_grad():
         assert torch.allclose(result.source_scores, model(images), atol=1e-5)
     assert len(result.trace) == 3 and not torch.allclose(result.scores, result.source_scores, atol=1e-5)
-    folded = Adapter(model, statistics=Batch(), fold=2).run(images, groups=[0, 0, 0, 0, 1, 1, 1, 1])
+    folded = Adapter(model, [ScoreOrder()], Batch(), fold=2).run(images, groups=[0, 0, 0, 0, 1, 1, 1, 1])
     assert torch.allclose(folded.source_scores[:4], model(images[:4]), atol=1e-5)
+    for rule in (None, Blend(0.5)):
+        with pytest.raises(ValueError, match=r"use statistics=Batch"):
+            Adapter(model, [ScoreOrder()], rule)(images)
     with pytest.raises(ValueError, match=r"use statistics=Batch"):
         Adapter(model)(images)
+
+
+# Defaults
+
+
+def test_the_default_recipe_has_its_gate_and_the_models_views():
+    recipe = Adapter(tiny_model(views=8)).recipe
+    assert (recipe.losses, recipe.statistics, recipe.gate, recipe.views) == ((), DEFAULT_STATISTICS, DEFAULT_GATE, 8)
+    assert Adapter(tiny_model(views=2)).recipe.views == 2
+    assert Adapter(tiny_model()).recipe.views == 1
+
+
+@pytest.mark.parametrize("own", [{"losses": ()}, {"losses": FAST}, {"statistics": Batch()}], ids=str)
+def test_with_losses_or_statistics_of_ones_own_neither_gate_nor_views_come_unasked(own):
+    model = tiny_model(views=8)
+    recipe = Adapter(model, **own).recipe
+    assert recipe.gate is None and recipe.views == 1
+    asked = Adapter(model, **own, gate=DEFAULT_GATE, views=2).recipe
+    assert asked.gate == DEFAULT_GATE and asked.views == 2
+    assert Adapter(model, gate=None, views=1).recipe.gate is None
+    assert Adapter(model, gate=None, views=1).recipe.views == 1
+
+
+def test_the_default_recipe_is_its_parts_spelt_out():
+    model, images = tiny_model(views=2), pictures(6)
+    spelt = Adapter(model, [], DEFAULT_STATISTICS, gate=DEFAULT_GATE, views=2).run(images)
+    default = Adapter(model).run(images)
+    assert torch.equal(default.scores, spelt.scores) and default.decision == spelt.decision
+
+
+def test_a_gate_by_an_unknown_name_is_an_error():
+    with pytest.raises(ValueError, match="gate must be a function, None or 'default'"):
+        Adapter(tiny_model(), gate="shift")
+
+
+# Views
+
+
+def mean_of_views(score, images, views: int) -> torch.Tensor:
+    return torch.stack([score(view) for view in symmetries(images, views)]).mean(0)
+
+
+def far(a, b, margin: float = 1e-6) -> bool:
+    return not torch.allclose(a, b, rtol=0, atol=margin)
+
+
+@pytest.mark.parametrize("views", [2, 8])
+@pytest.mark.parametrize("statistics", [Source(), Batch(), DEFAULT_STATISTICS], ids=str)
+def test_scores_are_the_mean_over_separately_scored_views(views, statistics):
+    """Each view is normalised with its own moments; the source's scores are averaged alike."""
+    model, images = tiny_model().double(), pictures(5).double()
+    result = Adapter(model, [], statistics, views=views).run(images)
+    one = Adapter(model, [], statistics)
+    expected = mean_of_views(one, images, views)
+    source = mean_of_views(lambda x: plain(model, x), images, views)
+    for found, wanted in (
+        (result.scores, expected),
+        (result.statistics_scores, expected),
+        (result.source_scores, source),
+    ):
+        assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
+    assert far(result.scores, one(images))
+
+
+@pytest.mark.parametrize("views", [2, 8])
+def test_views_are_averaged_before_and_after_the_steps(views):
+    """The losses see the images as they are; their steps are those of one view, and both ends are averaged."""
+    model, images, seen = tiny_model().double(), pictures(5).double(), []
+
+    def look(context):
+        seen.append(context.scores["clean"].detach())
+        return -context.scores["clean"].mean()
+
+    recipe = Adapter(model, [look], Blend(0.5), lr=0.01, views=views).recipe
+    (result,), state = adapt_batch(model, State(), images, recipe)
+    _, alone = adapt_batch(model, State(), images, Adapter(model, [look], Blend(0.5), lr=0.01).recipe)
+    assert all(torch.equal(state.params[name], p) for name, p in alone.params.items())
+    unstepped = Adapter(model, [], Blend(0.5))
+    assert torch.allclose(seen[0], unstepped(images), rtol=0, atol=1e-12)
+    assert torch.allclose(result.statistics_scores, mean_of_views(unstepped, images, views), rtol=0, atol=1e-12)
+    stepped = copy.deepcopy(model)
+    stepped.load_state_dict({**model.state_dict(), **state.params})
+    expected = mean_of_views(Adapter(stepped, [], Blend(0.5)), images, views)
+    assert torch.allclose(result.scores, expected, rtol=0, atol=1e-12)
+    assert far(result.scores, result.statistics_scores, 1e-4)
+
+
+@pytest.mark.parametrize("statistics", [Batch(), DEFAULT_STATISTICS], ids=str)
+def test_folded_episodes_average_their_views_as_a_loop_does(statistics):
+    model, images = tiny_model(), pictures(12)
+    one, many = (Adapter(model, FAST, statistics, views=8, fold=n).predict(images, 4) for n in (1, 3))
+    assert torch.allclose(one, many, rtol=0, atol=1e-5)
+
+
+def test_impossible_views_are_an_error():
+    with pytest.raises(ValueError, match="1, 2 or 8 symmetric views"):
+        Adapter(tiny_model(), views=4)(pictures(3))
+    with pytest.raises(ValueError, match="square"):
+        Adapter(tiny_model(), views=8)(pictures(3)[..., :24])
+    assert Adapter(tiny_model(), views=2)(pictures(3)[..., :24]).shape == (3,)
+
+
+# Sharpness-aware steps
+
+
+def bend(scores: torch.Tensor) -> torch.Tensor:
+    """A loss whose gradient depends on where it is taken."""
+    return (5 * scores).exp().mean() + 10 * scores.var()
+
+
+def curved(context) -> torch.Tensor:
+    return bend(context.scores["clean"])
+
+
+def descend(ps):
+    return torch.optim.SGD(ps, lr=0.05)
+
+
+def test_without_sharpness_a_step_is_plain():
+    model, images = tiny_model(), pictures(5)
+    expected = Adapter(model, [curved], Blend(0.5), optimizer=descend)(images)
+    assert torch.equal(Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.0)(images), expected)
+    assert far(Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.3)(images), expected, 1e-4)
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.5])
+def test_a_sharpness_aware_step_takes_the_gradient_uphill(radius):
+    """p − lr · ∇L(p + ρ ∇L(p) / ‖∇L(p)‖), with one norm over all of γ and β; the trace tells L(p)."""
+    model, images = tiny_model().double(), pictures(5).double()
+    recipe = Adapter(model, [curved], Source(), steps=1, optimizer=descend, sharpness=radius).recipe
+    (result,), state = adapt_batch(model, State(), images, recipe)
+    params = {name: p.detach().clone().requires_grad_() for name, p in norm_affine(model).items()}
+
+    def slopes(at):
+        loss = bend(torch.func.functional_call(model, at, (images,)))
+        return loss, torch.autograd.grad(loss, list(at.values()))
+
+    loss, first = slopes(params)
+    norm = torch.cat([g.flatten() for g in first]).norm()
+    uphill = {
+        name: (p + radius * g / norm).detach().requires_grad_()
+        for (name, p), g in zip(params.items(), first, strict=True)
+    }
+    for (name, p), g in zip(params.items(), slopes(uphill)[1], strict=True):
+        assert torch.allclose(state.params[name], p.detach() - 0.05 * g, rtol=0, atol=1e-12), name
+    assert len(result.trace) == 1 and result.trace[0]["loss"] == pytest.approx(loss.item(), abs=1e-12)
+
+
+def test_folded_sharpness_aware_steps_equal_a_loop():
+    """Each episode climbs on its own, by its own norm."""
+    model, images = (
+        tiny_model().double(),
+        torch.cat([pictures(4), 0.3 * pictures(4, seed=1), pictures(4, seed=2)]).double(),
+    )
+    recipes = [Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.5, fold=n) for n in (1, 3)]
+    one, many = (adapter.predict(images, 4, shuffle=False) for adapter in recipes)
+    assert torch.allclose(one, many, rtol=0, atol=1e-10)
+    assert far(one, Adapter(model, [curved], Blend(0.5), optimizer=descend).predict(images, 4, shuffle=False), 1e-4)
+
+
+def test_sharpness_with_nothing_to_climb_leaves_the_model_alone():
+    """Every loss was skipped: no gradient, no step, and no NaN of 0 / 0."""
+    result = Adapter(tiny_model(), FAST, Blend(0.5), sharpness=0.1).run(pictures(3))
+    assert torch.equal(result.scores, result.statistics_scores) and "GroupContrastive" in result.skipped
+
+    def flat(context):
+        return 0 * context.scores["clean"].mean()
+
+    level = Adapter(tiny_model(), [flat], Blend(0.5), sharpness=0.1).run(pictures(3))
+    assert torch.allclose(level.scores, level.statistics_scores, rtol=0, atol=1e-6)
+
+
+# Moments for losses and gates
+
+
+@pytest.mark.parametrize("statistics", [Source(), Blend(0.5), DEFAULT_STATISTICS], ids=str)
+def test_a_loss_that_needs_moments_gets_the_sources_and_the_batchs_with_gradients(statistics):
+    """Layer by layer, of the clean images alone. What goes into the first layer does not depend on γ and β; the rest does."""
+    model, images, seen = tiny_model().double(), pictures(5).double(), []
+
+    def look(context):
+        seen.append(context.moments)
+        return sum((batch.mean - source.mean).square().sum() for source, batch in context.moments.values())
+
+    look.needs_moments, look.views = True, Pair(("dark",))
+    result = Adapter(model, [look], statistics, lr=0.01, steps=2).run(images)
+    layers = batchnorm_layers(model)
+    for moments in seen:
+        assert moments.keys() == layers.keys()
+        for i, (name, (source, batch)) in enumerate(moments.items()):
+            assert torch.equal(source.mean, layers[name].running_mean) and batch.mean.shape == source.mean.shape
+            assert torch.equal(source.var, layers[name].running_var) and batch.var.shape == source.var.shape
+            assert batch.mean.requires_grad is batch.var.requires_grad is (i > 0)
+    inputs = model.features[0]((images - model.mean) / model.std)
+    expected = [part[0] for part in batch_moments(inputs)]
+    for moments in seen:
+        assert all(
+            torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(moments["features.1"][1], expected, strict=True)
+        )
+    assert result.trace[1]["loss"] < result.trace[0]["loss"] - 1e-4
+    assert result.shift == {}  # that is for gates
+
+
+def test_moments_are_not_measured_unasked():
+    def look(context):
+        assert context.moments == {}
+        return -context.scores["clean"].mean()
+
+    assert len(Adapter(tiny_model(), [look], Blend(0.5)).run(pictures(3)).trace) == 3
+
+
+def test_each_folded_episode_gets_its_own_moments():
+    model, images, seen = tiny_model(), pictures(8), []
+
+    def look(context):
+        seen.append({name: batch for name, (_, batch) in context.moments.items()})
+        return -context.scores["clean"].mean()
+
+    look.needs_moments = True
+    Adapter(model, [look], Blend(0.5), steps=1, fold=2).predict(images, 4, shuffle=False)
+    together, seen = seen, []
+    Adapter(model, [look], Blend(0.5), steps=1).predict(images, 4, shuffle=False)
+    for a, b in zip(together, seen, strict=True):
+        assert all(torch.allclose(x, y, atol=1e-5) for name in b for x, y in zip(a[name], b[name], strict=True))
+
+
+def shift_by_hand(model, images) -> tuple[float, float]:
+    """Distance and noise of the first BatchNorm layer."""
+    layer = next(iter(batchnorm_layers(model).values()))
+    inputs = model.features[0]((images - model.mean) / model.std).detach()
+    batch = Measured(*batch_moments(inputs), sampling_error(inputs))
+    return tuple(part.item() for part in displacement(Moments(layer.running_mean, layer.running_var), batch))
+
+
+@pytest.mark.parametrize("statistics", [Source(), Blend(0.5), DEFAULT_STATISTICS], ids=str)
+@pytest.mark.parametrize("views", [1, 8])
+@pytest.mark.parametrize("losses", [(), FAST], ids=["none", "losses"])
+def test_shift_is_measured_for_a_gate_and_only_then(statistics, views, losses):
+    """Of the images as they are, whatever the views, copies and steps; layer by layer, (distance, noise)."""
+    model, images = tiny_model(), pictures(5)
+    result = Adapter(model, losses, statistics, gate=lambda result: "adapted", views=views).run(images)
+    assert result.shift.keys() == batchnorm_layers(model).keys()
+    assert result.shift["features.1"] == pytest.approx(shift_by_hand(model, images), rel=1e-4)
+    free = Adapter(model, losses, statistics, views=views).run(images)
+    assert free.shift == {} and torch.equal(free.scores, result.scores)
+
+
+def test_the_gate_sees_the_shift_of_its_own_episode_when_folded():
+    model, images, seen = tiny_model(), torch.cat([pictures(4), 0.2 * pictures(4, seed=1)]), []
+    for fold in (1, 2):
+        shifts = []
+        gate = lambda result, shifts=shifts: shifts.append(result.shift) or "adapted"  # noqa: E731
+        Adapter(model, [], Blend(0.5), gate=gate, fold=fold).predict(images, 4, shuffle=False)
+        seen.append(shifts)
+    for one, many, part in zip(*seen, images.split(4), strict=True):
+        for name in one:
+            assert many[name] == pytest.approx(one[name], rel=1e-4)
+        assert one["features.1"] == pytest.approx(shift_by_hand(model, part), rel=1e-4)
+
+
+def test_the_batchs_statistics_can_have_a_gate():
+    model, images = tiny_model(), pictures(5)
+    result = Adapter(model, [], Batch(), gate=ShiftGate(threshold=0)).run(images)
+    assert torch.equal(result.scores, Adapter(model, [], Batch())(images))
+
+
+def test_a_model_that_keeps_no_running_statistics_can_have_a_gate():
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    model = tta.QualityModel(nn.Sequential(*layers), nn.Linear(4, 1)).eval()
+    assert Adapter(model, [], Batch(), gate=lambda result: "source").run(pictures(4)).decision == "source"

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,9 +8,12 @@ from torch import nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
 
 from tta_iqa_lib.batchnorm import (
+    Adaptive,
     Batch,
     Blend,
     Ema,
+    First,
+    Measured,
     Moments,
     Shrink,
     Source,
@@ -18,10 +22,21 @@ from tta_iqa_lib.batchnorm import (
     batchnorm_layers,
     blend,
     controlled,
+    displacement,
     norm_affine,
+    sampling_error,
 )
 
-RULES = [Source(), Batch(), Blend(0.7), Blend(0.7, exact=False), Shrink(4), Ema(0.3)]
+RULES = [
+    Source(),
+    Batch(),
+    Blend(0.7),
+    Blend(0.7, exact=False),
+    Shrink(4),
+    Ema(0.3),
+    Adaptive(),
+    First(Blend(0.7), 0.5),
+]
 MODELS = {"images": tiny_model, "images and vectors": tiny_mixed}
 
 
@@ -101,7 +116,17 @@ def test_rules_choose_what_they_say():
     assert close(Ema(0.2)(*arguments), blend(previous, batch, 0.2, exact=False), 0)
 
 
-@pytest.mark.parametrize("make", [lambda: Blend(1.1), lambda: Blend(-0.1), lambda: Ema(2), lambda: Shrink(-1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Blend(1.1),
+        lambda: Blend(-0.1),
+        lambda: Ema(2),
+        lambda: Shrink(-1),
+        lambda: Adaptive(-1),
+        lambda: First(Batch(), 1.5),
+    ],
+)
 def test_impossible_rules_are_errors(make):
     with pytest.raises(ValueError, match=r"must (lie in \[0, 1\]|not be negative)"):
         make()
@@ -111,7 +136,7 @@ def test_impossible_rules_are_errors(make):
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("rule", [Source(), Blend(0), Blend(0, exact=False), Ema(0)])
+@pytest.mark.parametrize("rule", [Source(), Blend(0), Blend(0, exact=False), Ema(0), First(Batch(), 0)], ids=str)
 def test_no_weight_on_the_batch_is_plain_inference_bit_for_bit(make, rule):
     model, images = make(), pictures(4)
     plain = model(images)
@@ -120,7 +145,9 @@ def test_no_weight_on_the_batch_is_plain_inference_bit_for_bit(make, rule):
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("rule", [Batch(), Blend(1), Shrink(0), Ema(1)])
+@pytest.mark.parametrize(
+    "rule", [Batch(), Blend(1), Shrink(0), Ema(1), Adaptive(caution=0), First(Batch(), 1)], ids=str
+)
 def test_all_weight_on_the_batch_is_training_mode(make, rule):
     """In double precision, to rounding."""
     model, images = make().double(), pictures(4).double()
@@ -390,3 +417,228 @@ def test_a_rule_on_a_model_without_batchnorm_is_an_error_that_says_what_to_do():
             pass
     with controlled(model, Source()):
         assert model(pictures(2)).shape == (2, 4, 32, 32)
+
+
+# How far the batch is from the source, and by how much chance alone would be
+
+
+def series(count: int, width: int = 6, spread: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """(count, width, 3, 3): each image has means of its own, N(0, spread²), and pixels of deviation 1 around them."""
+    generator = torch.Generator().manual_seed(seed)
+    means = spread * torch.randn(count, width, 1, 1, generator=generator, dtype=torch.float64)
+    return means + torch.randn(count, width, 3, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 7), (12, 5, 3, 4)])
+@pytest.mark.parametrize("episodes", [1, 3, 6])
+def test_the_sampling_error_is_the_variance_of_the_images_means_over_their_number(shape, episodes):
+    """Per episode and channel: Σ (m_b − m)² / (B − 1) / B, and no gradient is kept."""
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    found = sampling_error(x, episodes)
+    assert found.shape == (episodes, 5) and not found.requires_grad
+    for own, part in zip(found, x.detach().chunk(episodes), strict=True):
+        means = part.flatten(2).mean(2) if part.ndim > 2 else part
+        expected = (means - means.mean(0)).square().sum(0) / (len(part) - 1) / len(part)
+        assert torch.allclose(own, expected, rtol=0, atol=1e-12)
+
+
+def test_the_sampling_error_foretells_how_batch_means_scatter():
+    """The estimate from one batch, averaged over 3,000 batches, is the variance of the 3,000 batch means."""
+    x = series(3000 * 4)
+    means = batch_moments(x, 3000).mean
+    assert torch.allclose(sampling_error(x, 3000).mean(0), means.var(0), rtol=0.1)
+
+
+@pytest.mark.parametrize("episodes", [1, 4])
+def test_of_a_single_image_the_sampling_error_is_infinite(episodes):
+    assert torch.equal(sampling_error(torch.randn(episodes, 3, 5, 5), episodes), torch.full((episodes, 3), math.inf))
+
+
+def test_half_precision_sampling_errors_are_taken_in_single_precision():
+    """The sum of 100 values of 1,000 is infinite in float16."""
+    x = (torch.arange(4.0).view(4, 1, 1, 1) + 1000).expand(4, 2, 10, 10).half()
+    found = sampling_error(x)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.full((1, 2), 5 / 3 / 4), rtol=0, atol=1e-4)
+
+
+def test_displacement_by_hand():
+    """Channels displaced by 2 and 3 at variances 4 and 9: (1 + 1) / 2; errors .4 and 1.8: (.1 + .2) / 2."""
+    source = Moments(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 9.0]))
+    means = torch.tensor([[3.0, -3.0], [1.0, 0.0]], requires_grad=True)
+    batch = Measured(means, torch.ones(2, 2), torch.tensor([[0.4, 1.8], [4.0, 0.0]]))
+    distance, noise = displacement(source, batch)
+    assert distance.tolist() == pytest.approx([1.0, 0.0]) and noise.tolist() == pytest.approx([0.15, 0.5])
+    assert not distance.requires_grad and not noise.requires_grad
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_batches_of_the_source_are_displaced_by_chance_alone(count):
+    """Distance over noise is 1 on average, whatever the size of the batch; a shift of δ adds δ² / variance."""
+    episodes, variance = 1500, 2.0  # spread² + 1
+    source = Moments(torch.zeros(6).double(), torch.full((6,), variance).double())
+    x = series(episodes * count)
+    chance, shifted = (
+        displacement(source, Measured(*batch_moments(y, episodes), sampling_error(y, episodes))) for y in (x, x + 0.8)
+    )
+    assert (chance[0].mean() / chance[1].mean()).item() == pytest.approx(1, abs=0.1)
+    assert torch.allclose(shifted[1], chance[1], rtol=1e-9)
+    assert (shifted[0].mean() - chance[0].mean()).item() == pytest.approx(0.8**2 / variance, abs=0.05)
+
+
+def measured(x: torch.Tensor, episodes: int = 1) -> Measured:
+    return Measured(*batch_moments(x, episodes), sampling_error(x, episodes))
+
+
+@pytest.mark.parametrize("caution", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("exact", [True, False])
+def test_adaptive_blends_by_one_minus_noise_over_distance(caution, exact):
+    """α = 1 − caution · noise / distance of each episode, not below 0."""
+    source, x = Moments(torch.zeros(6).double(), torch.full((6,), 2.0).double()), series(12) + 1.0
+    x[4:8] -= x[4:8].mean((0, 2, 3), keepdim=True) - 1e-3  # the second episode is hardly displaced at all
+    found = Adaptive(caution, exact)(source, measured(x, 3), source, 4)
+    alphas = []
+    for e, part in enumerate(x.chunk(3)):
+        distance, noise = (value.item() for value in displacement(source, measured(part)))
+        alphas.append(max(0.0, 1 - caution * noise / distance))
+        own = blend(source, moments_of(part), alphas[-1], exact)
+        assert close((found.mean[e], found.var[e]), own)
+    assert alphas[1] == 0 and all(0.1 < alphas[e] < 1 for e in (0, 2))
+
+
+def test_without_a_displacement_adaptive_is_plain_inference_bit_for_bit():
+    """The layer's moments are set to the batch's own: nothing has shifted."""
+    layer, x = nn.BatchNorm2d(6).eval(), series(8).float()
+    layer.running_mean.copy_(batch_moments(x).mean[0])
+    plain = layer(x)
+    with controlled(layer, Adaptive()):
+        assert torch.equal(layer(x), plain)
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("rule", [Adaptive(), Adaptive(1.5, exact=False), First(Adaptive(), 0.5)], ids=str)
+def test_a_single_image_is_left_to_the_source_by_adaptive_bit_for_bit(make, rule):
+    model, image = make(), pictures(1)
+    plain = model(image)
+    with controlled(model, rule) as control:
+        assert torch.equal(model(image), plain)
+    for name, layer in batchnorm_layers(model).items():
+        assert torch.equal(control.used[name].mean[0], layer.running_mean)
+        assert torch.equal(control.used[name].var[0], layer.running_var)
+
+
+def test_a_single_image_has_a_finite_score_without_any_caution():
+    model = tiny_model()
+    with controlled(model, Adaptive(caution=0)):
+        assert model(pictures(1)).isfinite().all()
+
+
+def test_under_a_large_shift_adaptive_is_the_batch():
+    """The share of the source's moments falls as 1 / shift²."""
+    source, x = Moments(torch.zeros(6).double(), torch.ones(6).double()), series(4)
+    shares = []
+    for shift in (3.0, 30.0, 300.0):
+        batch = measured(x + shift)
+        mean = Adaptive()(source, batch, source, 4).mean
+        shares.append((1 - mean / batch.mean).mean().item())
+    assert 1e-3 < shares[0] < 0.5
+    assert shares[1] == pytest.approx(shares[0] / 100, rel=0.5) and shares[2] == pytest.approx(shares[1] / 100, rel=0.1)
+
+
+def test_more_images_of_a_shift_move_adaptive_further():
+    """Noise falls as 1 / B, and with it the share of the source."""
+    source, x = Moments(torch.zeros(6).double(), torch.ones(6).double()), series(1024) + 1.0
+    shares = []
+    for count in (2, 8, 32):
+        batch = measured(x, 1024 // count)
+        used = Adaptive()(source, batch, source, count)
+        shares.append((1 - used.mean[:, 0] / batch.mean[:, 0]).nanmedian().item())
+    assert shares[0] > 2 * shares[1] > 4 * shares[2] > 0
+
+
+# First layers only
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.15, 1), (0.25, 2), (0.5, 3), (0.51, 4), (1.0, 6)])
+def test_first_leaves_the_deep_layers_at_the_sources_moments(share, count):
+    """Layer i of 6 lies at depth i / 6; only depths below the share follow the rule."""
+    model, images = tiny_model(), pictures(4)
+    found = used(model, First(Batch(), share), images)
+    changed = [
+        name
+        for name, layer in batchnorm_layers(model).items()
+        if not (
+            torch.equal(found[name].mean[0], layer.running_mean) and torch.equal(found[name].var[0], layer.running_var)
+        )
+    ]
+    assert len(batchnorm_layers(model)) == 6
+    assert changed == list(batchnorm_layers(model))[:count]
+    if count:
+        first = changed[0]  # the first layer's input is the same under every rule
+        assert close(found[first], used(model, Batch(), images)[first], 0)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_first_of_all_layers_is_the_rule_itself(rule):
+    model, images = tiny_model(), pictures(4)
+    with controlled(model, rule.rule if isinstance(rule, First) else rule):
+        expected = model(images)
+    with controlled(model, First(rule.rule if isinstance(rule, First) else rule, 1.0)):
+        assert torch.equal(model(images), expected)
+
+
+@pytest.mark.parametrize("rule", RULES[:-1], ids=str)
+def test_a_plain_rule_is_the_same_at_every_depth(rule):
+    assert all(rule.at(depth) is rule for depth in (0.0, 0.5, 0.99))
+
+
+def test_first_of_first_is_the_smaller_share():
+    model, images = tiny_model(), pictures(4)
+    with controlled(model, First(Batch(), 0.25)):
+        expected = model(images)
+    with controlled(model, First(First(Batch(), 0.25), 0.5)):
+        assert torch.equal(model(images), expected)
+
+
+# What is measured along the way
+
+
+def with_record(model, rule, images, record=True, through=False, **layout):
+    """Scores, the gradient of Σ scores³ with respect to γ and β, and the control."""
+    params = {name: p.detach().clone().requires_grad_() for name, p in norm_affine(model).items()}
+    with controlled(model, rule, through) as control:
+        control.record = record
+        for name, value in layout.items():
+            setattr(control, name, value)
+        scores = functional_call(model, params, (images,))
+    return scores.detach(), torch.autograd.grad((scores**3).sum(), list(params.values())), control
+
+
+RECORDED = [rule for rule in RULES]
+
+
+@pytest.mark.parametrize("rule", RECORDED, ids=str)
+@pytest.mark.parametrize("through", [False, True], ids=["cut", "through"])
+def test_recording_changes_neither_scores_nor_gradients(rule, through):
+    model, images = tiny_model(), pictures(6)
+    scores, slopes, control = with_record(model, rule, images, False, through)
+    assert control.measured == {}
+    again, same, control = with_record(model, rule, images, True, through)
+    assert torch.equal(again, scores) and all(map(torch.equal, same, slopes))
+    assert control.measured.keys() == batchnorm_layers(model).keys()
+
+
+@pytest.mark.parametrize("rule", [Source(), Blend(0.5), First(Adaptive(), 0.3)], ids=str)
+def test_what_is_recorded_is_of_the_clean_images_whatever_the_rule(rule):
+    """(source moments, moments and sampling error of the episode's clean images); beyond the first layer with gradients."""
+    model = tiny_model().double()
+    clean, copies = pictures(6).double(), pictures(4, seed=7).double()
+    rows = torch.cat([torch.cat([clean[3 * e : 3 * e + 3], copies[2 * e : 2 * e + 2]]) for e in range(2)])
+    _, _, control = with_record(model, rule, rows, episodes=2, clean=3)
+    name, layer = next(iter(batchnorm_layers(model).items()))
+    source, batch = control.measured[name]
+    assert torch.equal(source.mean, layer.running_mean) and torch.equal(source.var, layer.running_var)
+    inputs = model.features[0]((clean - model.mean) / model.std)
+    assert close(batch, measured(inputs, 2))
+    deep = [batch for _, batch in control.measured.values()][1:]
+    assert all(batch.mean.requires_grad and batch.var.requires_grad and not batch.error.requires_grad for batch in deep)

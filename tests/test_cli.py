@@ -1,6 +1,7 @@
 """The command line, as a user meets it."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tta_iqa_lib import experiments
+from tta_iqa_lib.analysis import mean_srcc
 from tta_iqa_lib.cli import app
 from tta_iqa_lib.images import photograph
 from tta_iqa_lib.models import load_source_model
@@ -51,14 +53,20 @@ def test_a_folder_is_scored_recursively_and_sharp_beats_blurred(folder):
 
 
 def test_adapting_changes_scores_and_is_repeatable(folder):
-    plain, first, second = run("score", folder), run("score", folder, "--adapt"), run("score", folder, "--adapt")
-    assert first.exit_code == 0 and first.stdout == second.stdout != plain.stdout
+    """By more than its symmetric views do; in batches that the seed draws. The files keep their order all the same."""
+    small = ("--adapt", "--batch-size", "2", "--csv", folder / "out.csv")
+    plain, first, other, second = (run("score", folder, *more) for more in ((), small, (*small, "--seed", "1"), small))
+    assert first.exit_code == 0 and first.stdout == second.stdout
+    assert len({plain.stdout, first.stdout, other.stdout}) == 3
+    assert list(scores_of(plain)) == list(scores_of(first)) == list(scores_of(other))
+    rows = list(csv.DictReader((folder / "out.csv").open()))
+    assert max(abs(float(r["score"]) - float(r["source_score"])) for r in rows) > 0.01
 
 
 def test_the_csv_holds_both_scores(folder, tmp_path):
     result = run("score", folder, "--adapt", "--csv", tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert [f"{float(r['score']):.4f}" for r in rows] == [line.split("\t")[0] for line in result.stdout.splitlines()]
+    assert [f"{float(r['score']):.4f}\t{r['path']}" for r in rows] == result.stdout.splitlines()
     plain = scores_of(run("score", folder))
     assert all(abs(float(r["source_score"]) - plain[r["path"].rsplit("/", 1)[-1]]) < 1e-3 for r in rows)
 
@@ -70,10 +78,24 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
     assert "broken.jpg" in result.stderr and "1 of 5" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["missing"], ["{}", "--crops", "3"], ["{}/empty"], ["{}/none.png"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "missing"],
+        ["score", "{}", "--crops", "3"],
+        ["score", "{}", "--crops", "0"],
+        ["score", "{}/empty"],
+        ["score", "{}/none.png"],
+        ["score", "{}", "--csv", "{}/none/out.csv"],
+        ["score", "{}", "--model", "{}/none.safetensors"],
+        ["experiment", "headline", "none"],
+        ["opinions", "{}/empty"],
+    ],
+)
 def test_bad_usage_gives_one_line_and_exit_two(folder, arguments):
+    """Before anything is scored or run: nothing is lost by a slip in a long command."""
     (folder / "empty").mkdir()
-    result = run("score", *(a.format(folder) for a in arguments))
+    result = run(*(a.format(folder) for a in arguments))
     assert result.exit_code == 2 and not result.stdout
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -84,27 +106,32 @@ def test_nothing_readable_is_exit_two(tmp_path):
 
 
 def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path):
-    """An image of 2 × 2 crops exactly: its score is the mean of the four."""
-    image = photograph("coffee")[:, :192, :192]
-    file = write(tmp_path / "x.png", image)
-    ((row,),) = score_files(load_source_model(), [file], crops=4)
-    crops = torch.stack([image[:, y : y + 96, x : x + 96] for y in (24, 72) for x in (24, 72)])
-    with torch.no_grad():
-        expected = load_source_model()((crops * 255).round() / 255).mean()
-    assert row.score == pytest.approx(float(expected), abs=1e-4)
+    """Two images of 2 × 2 crops exactly: the score of each is the mean of its own four."""
+    images = [photograph(name)[:, :192, :192] for name in ("coffee", "cat")]
+    files = [write(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
+    (rows,) = score_files(load_source_model(), files, crops=4)
+    for row, file, image in zip(rows, files, images, strict=True):
+        crops = torch.stack([image[:, y : y + 96, x : x + 96] for y in (24, 72) for x in (24, 72)])
+        with torch.no_grad():
+            expected = load_source_model()((crops * 255).round() / 255).mean()
+        assert row.path == file and row.score == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_the_demo_prints_every_target(monkeypatch):
-    """The numbers of a stand-in grid: the real one takes minutes and runs in `make book`."""
+    """One row a target, one number a method: those of a stand-in grid, as the real one takes minutes (`make book`)."""
     grid = experiments.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
     monkeypatch.setitem(experiments.GRIDS, "demo", grid)
     result = run("demo", "--processes", "1")
     assert result.exit_code == 0
-    expected = experiments.mean_srcc(experiments.run_grid(grid, 1, progress=False), "source", "target/haze", 8)
-    line = next(line for line in result.stdout.splitlines() if line.startswith("target/haze"))
-    assert line.split()[1] == f"{expected:.2f}" and np.isfinite(expected)
+    results = experiments.run_grid(grid, 1, progress=False)
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("target/"))
+    expected = {t: [mean_srcc(results, m, t, 8) for m in grid.methods] for t in grid.targets}
+    assert {t: row.split() for t, row in rows.items()} == {t: [f"{v:.2f}" for v in e] for t, e in expected.items()}
+    assert np.isfinite(list(expected.values())).all()
 
 
 def test_help_names_every_command():
+    """In a line of its own: a word of another command's description is not enough."""
     text = run("--help").stdout
-    assert all(command in text for command in ("score", "demo", "experiment", "train"))
+    for command in ("score", "demo", "experiment", "opinions", "train", "manifest"):
+        assert re.search(rf"^\W*{command}  ", text, re.MULTILINE), command

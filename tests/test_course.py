@@ -38,6 +38,7 @@ EX05_WRONG = {
         (1 - a) * vs + a * vt + (ms - mt) ** 2,
     ),
     "mean is not": lambda ms, vs, mt, vt, a: (ms + mt, vs + vt),
+    "alpha = 0": lambda ms, vs, mt, vt, a: mix_reference(ms, vs, mt, vt, 0.25),
 }
 
 
@@ -69,6 +70,13 @@ def late(start, batches, adapt, score):
     return out
 
 
+def all_first(start, batches, adapt, score):
+    state = dict(start)
+    for batch in batches:
+        state = adapt(state, batch)
+    return [score(state, batch) for batch in batches]
+
+
 def restores_values(start, batches, adapt, score):
     out = []
     for batch in batches:
@@ -82,6 +90,7 @@ def restores_values(start, batches, adapt, score):
 
 EX08_WRONG = {
     "leaks from one batch": online,
+    "batches 1 and 3 are equal": all_first,
     "before adapting": lambda start, batches, adapt, score: [score(dict(start), batch) for batch in batches],
     "the batch before it": late,
     "`start` was changed": restores_values,

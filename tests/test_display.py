@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tta_iqa_lib.display import COLOURS, Player, Quiz, Table, frame, picture, show
+from tta_iqa_lib.display import COLOURS, MARKERS, Player, Quiz, Table, frame, picture, show
 
 
 def player(**changes) -> Player:
@@ -27,18 +27,23 @@ def player(**changes) -> Player:
 
 
 def test_the_page_s_player_carries_every_frame_label_and_alternative():
-    html = player().html()
+    """Without a kernel or a script it shows the first position's, and no label can end the markup that carries it."""
+    html = player(start=1).html()
     states = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
     assert [s["label"] for s in states] == ["black", "grey </script>", "white"]
+    assert [s["alt"] for s in states] == ["a black square", "a grey square", "a white square"]
     decoded = [Image.open(io.BytesIO(base64.b64decode(s["src"].split(",")[1]))).getpixel((0, 0)) for s in states]
     assert [p[0] for p in decoded] == [0, 128, 255]
-    assert 'type="range"' in html and 'max="2"' in html and 'for="range-grey"' in html
+    assert 'type="range"' in html and 'max="2"' in html and '<label for="range-grey">Grey</label>' in html
+    assert f'<img alt="a grey square" src="{states[1]["src"]}">' in html and 'value="1"' in html
+    assert html.count("grey &lt;/script&gt;") == 2 and html.count("</script>") == 1
 
 
 def test_the_widget_s_slider_moves_the_picture():
+    """From where both start; each position has its own label."""
     one = player(start=1)
     image, slider, _ = one.widget().children
-    assert image.value == one.frames[1]
+    assert image.value == one.frames[1] and (slider.value, slider.label) == (1, "grey </script>")
     slider.value = 2
     assert image.value == one.frames[2]
 
@@ -50,42 +55,59 @@ def test_jupyter_gets_the_widget_and_the_page_gets_html():
 
 
 def test_the_page_s_player_is_the_same_every_time():
-    assert player().html() == player().html()
+    """Two players that live at once: neither address nor chance gets into the page."""
+    one, other = player(), player()
+    assert one.html() == other.html()
 
 
-@pytest.mark.parametrize("changes", [{"labels": ["a"]}, {"alts": []}, {"start": 3}])
+@pytest.mark.parametrize("changes", [{"labels": ["a"]}, {"alts": []}, {"start": 3}, {"start": -1}])
 def test_a_player_with_missing_parts_is_refused(changes):
     with pytest.raises(ValueError):
         player(**changes)
 
 
 def test_a_quiz_explains_every_option_and_has_one_right_answer():
+    """Each label names its own button, the buttons form one group, and the verdict is that of the option."""
     quiz = Quiz("q", "Which?", [("A", True, "Because."), ("B", False, "No, since.")])
     html = quiz._repr_html_()
-    assert html.count('type="radio"') == html.count('class="feedback') == 2 and "No, since." in html
-    with pytest.raises(ValueError, match="exactly one"):
-        Quiz("q", "Which?", [("A", True, ""), ("B", True, "")])
+    assert html.count('type="radio"') == html.count('class="feedback') == 2
+    verdicts = re.findall(r'<p class="feedback (\w+)"><strong>(.*?)</strong> (.*?)</p>', html)
+    assert verdicts == [("right", "Right.", "Because."), ("wrong", "Not quite.", "No, since.")]
+    buttons = re.findall(r'<input type="radio" name="(.*?)" id="(.*?)"> <label for="(.*?)">', html)
+    assert all(key == label for _, key, label in buttons) and len({key for _, key, _ in buttons}) == 2
+    assert len({group for group, _, _ in buttons}) == 1
+    for right in (True, False):
+        with pytest.raises(ValueError, match="exactly one"):
+            Quiz("q", "Which?", [("A", right, ""), ("B", right, "")])
 
 
 def test_a_table_marks_its_headers():
+    """The first cell of a row is its header, and stands there once."""
     html = Table("Scores", ["target", "SRCC"], [["haze", "0.50"]])._repr_html_()
     assert html.count('scope="col"') == 2 and html.count('scope="row"') == 1 and "<caption>Scores" in html
+    assert html.count("haze") == 1 and html.count("<td>") == html.count("<td>0.50</td>") == 1
 
 
 def test_a_frame_closes_its_figure_and_keeps_its_size():
     figure = plt.figure(figsize=(2, 1), dpi=50)
     number = figure.number
     png = Image.open(io.BytesIO(frame(figure)))
-    assert not plt.fignum_exists(number) and png.mode == "P" and png.size[0] > png.size[1]
+    assert not plt.fignum_exists(number) and png.mode == "P" and png.size == (100, 50)
 
 
 def test_show_draws_each_image_once():
-    figure = show(torch.rand(4, 3, 8, 8), ["a", "b", "c", "d"], columns=3)
+    """In their order, each under its own title."""
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    figure = show(images, ["a", "b", "c", "d"], columns=3)
     drawn = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in drawn] == ["a", "b", "c", "d"]
+    shown = [torch.from_numpy(axis.images[0].get_array().filled()).permute(2, 0, 1) for axis in drawn]
+    assert torch.allclose(torch.stack(shown), images)
     plt.close(figure)
 
 
 def test_methods_that_are_compared_have_different_colours():
-    compared = [COLOURS[m] for m in ("source", "bn-batch", "bn-blend", "rank", "gc", "rank+gc", "recipe")]
-    assert len(set(compared)) == len(compared)
+    """Any two may meet in a figure, so no colour is used twice; and every marker belongs to a method with a colour."""
+    assert {"source", "bn-batch", "bn-blend", "rank", "gc", "rank+gc", "recipe"} <= set(COLOURS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert len(set(MARKERS.values())) == len(MARKERS) and set(MARKERS) <= set(COLOURS)

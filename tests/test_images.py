@@ -13,6 +13,7 @@ from tta_iqa_lib.images import (
     pad_to,
     photograph,
     read_image,
+    symmetries,
 )
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -293,3 +294,39 @@ def test_bundled_photographs_are_natural_images(name):
 def test_an_unknown_photograph_is_an_error_that_lists_the_known():
     with pytest.raises(KeyError, match="astronaut"):
         photograph("lena")
+
+
+# Symmetric views
+
+
+def test_the_first_view_is_the_image_itself_and_the_second_its_mirror_image():
+    images = torch.rand(2, 3, 6, 6)
+    for count in (1, 2, 8):
+        views = symmetries(images, count)
+        assert len(views) == count and torch.equal(views[0], images)
+        if count > 1:
+            assert torch.equal(views[1], images[..., torch.arange(5, -1, -1)])
+
+
+def test_the_eight_views_are_the_symmetries_of_the_square():
+    """All different, and closed: the views of any view are the same eight."""
+    image = torch.rand(1, 3, 5, 5)
+    found = {view.numpy().tobytes() for view in map(torch.Tensor.contiguous, symmetries(image, 8))}
+    assert len(found) == 8
+    for view in symmetries(image, 8):
+        assert {v.contiguous().numpy().tobytes() for v in symmetries(view, 8)} == found
+    assert image.transpose(2, 3).contiguous().numpy().tobytes() in found
+    assert image.flip(2).contiguous().numpy().tobytes() in found
+
+
+def test_images_that_are_not_square_have_two_views_but_not_eight():
+    images = torch.rand(2, 3, 4, 6)
+    assert [view.shape for view in symmetries(images, 2)] == [images.shape] * 2
+    with pytest.raises(ValueError, match=r"quarter turns need square images; got \(4, 6\)"):
+        symmetries(images, 8)
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, -1])
+def test_other_numbers_of_views_are_errors(count):
+    with pytest.raises(ValueError, match=f"1, 2 or 8 symmetric views; got {count}"):
+        symmetries(torch.rand(1, 3, 4, 4), count)

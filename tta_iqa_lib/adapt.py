@@ -138,6 +138,11 @@ class Adapter:
             for label, r in zip(members, results, strict=True)
             for name, why in r.skipped.items()
         }
+        merged.shift = {
+            f"{label}: {name}": value
+            for label, r in zip(members, results, strict=True)
+            for name, value in r.shift.items()
+        }
         decisions = {r.decision for r in results}
         merged.decision = decisions.pop() if len(decisions) == 1 else "mixed"
         return merged

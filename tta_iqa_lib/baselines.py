@@ -16,6 +16,7 @@ from .adapt import Adapter
 from .images import symmetries
 from .losses import Context
 from .models import ScoringModel
+from .training import score_all
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Turns:
 class ScoreEntropy:
     """TENT [wang2021tent] for a score: entropy of its soft assignment to `bins` equally likely values of the source.
 
-    The source's scores are taken as Gaussian; a score belongs to a bin's centre by a Gaussian of the bins' mean distance.
+    The source's scores are taken as Gaussian; a score belongs to a bin's centre by a Gaussian of the bins' mean distance. The
+    entropy is largest at the mean of the source, where the bins are dense: minimising it pushes scores outwards, as TENT
+    pushes class scores to the corners.
     """
 
     weight: float = 1.0
@@ -110,7 +113,7 @@ def rotation_head(model: ScoringModel, images: Tensor) -> nn.Linear:
     from sklearn.linear_model import LogisticRegression
 
     turned = [images.rot90(turn, (2, 3)) for turn in range(4)]
-    features = torch.cat([model(part, with_features=True)[1] for view in turned for part in view.split(64)])
+    features = torch.cat([score_all(model, view, with_features=True)[1] for view in turned])
     features = (features - model.feature_mean) / model.feature_cov.diagonal().sqrt().clamp_min(1e-6)
     truth = torch.arange(4).repeat_interleave(len(images))
     fitted = LogisticRegression(C=0.1, max_iter=500).fit(features.numpy(), truth.numpy())
@@ -131,6 +134,8 @@ class ActMad:
     needs_moments = True
 
     def __call__(self, context: Context) -> Tensor:
+        if not context.moments:
+            return context.skip("ActMad", "the model has no BatchNorm layer that remembers its source")
         terms = []
         for source, batch in context.moments.values():
             unit = source.var.clamp_min(1e-12)
@@ -199,7 +204,7 @@ class Average:
                 for x in (slice(width), slice(-width, None))
             ]
         parts = [view for cut in cuts for view in symmetries(cut, self.views)]
-        return torch.stack([torch.cat([self.model(p) for p in part.split(64)]) for part in parts]).mean(0)
+        return torch.stack([score_all(self.model, part) for part in parts]).mean(0)
 
 
 @dataclass(frozen=True)

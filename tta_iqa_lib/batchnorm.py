@@ -177,6 +177,7 @@ class Adaptive(Statistics):
     def __call__(self, source, batch, previous, count):
         distance, noise = displacement(source, batch)
         alpha = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
+        alpha = torch.where(noise.isinf(), 0.0, alpha)  # a single image, whatever the caution
         return blend(source, batch, alpha[:, None], self.exact)
 
 
@@ -209,7 +210,7 @@ class First(Statistics):
         _check_share("share", self.share)
 
     def at(self, depth: float) -> Statistics:
-        return self.rule if depth < self.share else Source()
+        return self.rule.at(depth) if depth < self.share else Source()
 
 
 def _check_share(name: str, value: float) -> None:
@@ -261,19 +262,20 @@ class Control:
         """The replaced computation of one layer. γ and β may be (C,), or (E, C): one row an episode."""
         source, rule = Moments(layer.running_mean, layer.running_var), self.rules[name]
         moments, count = source, 0
-        if rule.uses_batch or self.record:
+        record = self.record and source.mean is not None  # without running statistics there is no displacement
+        if rule.uses_batch or record:
             clean = x
             if self.clean is not None:
                 clean = x.unflatten(0, (self.episodes, -1))[:, : self.clean].flatten(0, 1)
             count = len(clean) // self.episodes
-            batch = batch_moments(clean if self.through or self.record else clean.detach(), self.episodes)
-            if rule.uses_error or self.record:
+            batch = batch_moments(clean if self.through or record else clean.detach(), self.episodes)
+            if rule.uses_error or record:
                 batch = Measured(*batch, sampling_error(clean, self.episodes))
-            if self.record:
+            if record:
                 self.measured[name] = source, batch
             if not self.through:
                 batch = type(batch)(*(part.detach() for part in batch))
-            moments = rule(source, batch, self.previous.get(name, source), count)
+            moments = Moments(*rule(source, batch, self.previous.get(name, source), count)[:2])
         mean, var = (m.expand(self.episodes, -1) for m in moments)
         self.used[name] = Moments(mean.detach(), var.detach())
         weight, bias = layer.weight, layer.bias

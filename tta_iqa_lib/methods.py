@@ -101,7 +101,12 @@ METHODS |= {
     "entropy": adapting("TENT, entropy", "bn-blend", losses=(ScoreEntropy(),), statistics=BLEND),
     "variance": adapting("TENT, variance", "bn-blend", losses=(ScoreVariance(),), statistics=BLEND),
     "ttt": Method("TTT, rotation", _rotation, "bn-blend"),
-    "memo": Method("MEMO", _memo),
+    "memo-control": Method(
+        "MEMO, no gradients",
+        lambda model, seed: PerImage(Adapter(model, losses=(), statistics=BLEND, seed=seed, fold=16)),
+        "source",
+    ),
+    "memo": Method("MEMO", _memo, "memo-control"),
     "actmad": adapting("ActMAD", "bn-blend", losses=(ActMad(),), statistics=BLEND),
     "ssa": adapting("SSA", "bn-blend", losses=(SubspaceAlignment(),), statistics=BLEND),
     "sar": streaming(
@@ -111,8 +116,13 @@ METHODS |= {
         "published, no gradients", lambda model, seed: Published(model, gradients=False, seed=seed), "source"
     ),
     "published": Method("published, no faults", lambda model, seed: Published(model, seed=seed), "published-control"),
+    "reference-control": Method(
+        "reference mode, no gradients",
+        lambda model, seed: Published(model, tuple(FAULTS), gradients=False, seed=seed),
+        "source",
+    ),
     "reference": Method(
-        "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "published-control"
+        "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "reference-control"
     ),
 }
 FAIR = (

@@ -184,7 +184,9 @@ def evaluate(folder: str | Path, images: int = 192, seed: int = 0, progress: boo
                 scores = torch.empty(len(rows))
                 adapter = METHODS[method].adapter(model, seed)
                 scores[order] = adapter.predict(pixels[order], size, shuffle=False)
-                file.write_text(json.dumps([round(float(x), 5) for x in scores]))
+                partial = file.with_suffix(".partial")
+                partial.write_text(json.dumps([round(float(x), 5) for x in scores]))
+                partial.replace(file)
             scores = torch.tensor(json.loads(file.read_text()))
             batches = [order[i] for i in balanced_batches(len(order), size)]
             runs.append(

@@ -57,10 +57,12 @@ class Published:
     seed: int = 0
 
     def __post_init__(self):
+        self.faults = tuple(self.faults)
         unknown = sorted(set(self.faults) - set(FAULTS))
         if unknown:
             raise ValueError(f"no fault '{unknown[0]}'; there are {', '.join(FAULTS)}")
 
+    @torch.inference_mode(False)
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
         """(N, 3, H, W) in [0, 1] → (N,), batch after batch, as a stream."""
         model = copy.deepcopy(self.model).eval()

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from .adapt import Adapter, balanced_batches
+from .baselines import Average
 from .images import ImageError, grid_crops, read_image
 from .models import ScoringModel
-from .training import score_all
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def score_files(
                 result = adapter.run(stacked)
                 new, old = result.scores, result.source_scores
             else:
-                new = old = score_all(model, stacked)
+                new = old = Average(model, model.views).predict(stacked)
             means = (s.view(len(readable), crops).mean(1).tolist() for s in (new, old))
             rows += [Row(path, a, b) for path, a, b in zip(readable, *means, strict=True)]
         yield rows

@@ -88,7 +88,7 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
         ["score", "{}/none.png"],
         ["score", "{}", "--csv", "{}/none/out.csv"],
         ["score", "{}", "--model", "{}/none.safetensors"],
-        ["experiment", "headline", "none"],
+        ["experiment", "none"],
         ["opinions", "{}/empty"],
     ],
 )

@@ -145,7 +145,6 @@ PLAN = (  # condition, methods, batch size
     *((condition, CHEAP, 32) for condition in CONDITIONS),
     ("as it is", CHEAP, 8),
     ("as it is", ("rank+gc", "order"), 32),
-    ("haze", ("rank+gc", "order"), 32),
 )
 
 

@@ -1,6 +1,8 @@
 """The grid: resumable, independent of processes, and honest in its summaries."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,11 +44,21 @@ def test_a_run_keeps_the_target_s_order():
     assert np.allclose(scores, expected, atol=1e-4)
 
 
-def test_the_key_changes_with_the_grid_and_the_weights(monkeypatch):
+def test_the_key_changes_with_the_grid_the_code_the_benchmark_and_the_weights(monkeypatch, tmp_path):
+    """Each alone: a result may be kept only where nothing that decides it has changed."""
     first = results_key(SMALL)
-    assert first != results_key(Grid("small", SMALL.methods, SMALL.targets, (0,), (8,), 16))
-    assert first != results_key(Grid("small", SMALL.methods, SMALL.targets, (0, 2), (8,), 16))
     assert first == results_key(Grid(*vars(SMALL).values()))
+    assert first != results_key(replace(SMALL, seeds=(0, 4)))  # the same two source models, another order
+    for name in ("code_hash", "fingerprint"):
+        with monkeypatch.context() as patch:
+            patch.setattr(experiments, name, lambda *modules: "changed")
+            assert results_key(SMALL) != first
+    shutil.copytree(experiments.data_folder() / "models", tmp_path / "models")
+    monkeypatch.setattr(experiments, "data_folder", lambda: tmp_path)
+    assert results_key(SMALL) == first
+    weights = tmp_path / "models" / "source-1.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert results_key(SMALL) != first
 
 
 def adapter_of(name: str) -> Adapter | None:

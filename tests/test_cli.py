@@ -106,14 +106,15 @@ def test_nothing_readable_is_exit_two(tmp_path):
 
 
 def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path):
-    """Two images of 2 × 2 crops exactly: the score of each is the mean of its own four."""
+    """Two images of 2 × 2 crops exactly: the score of each is the mean of its own four, in their eight symmetric views."""
     images = [photograph(name)[:, :192, :192] for name in ("coffee", "cat")]
     files = [write(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
     (rows,) = score_files(load_source_model(), files, crops=4)
     for row, file, image in zip(rows, files, images, strict=True):
         crops = torch.stack([image[:, y : y + 96, x : x + 96] for y in (24, 72) for x in (24, 72)])
         with torch.no_grad():
-            expected = load_source_model()((crops * 255).round() / 255).mean()
+            views = symmetries((crops * 255).round() / 255, 8)
+            expected = torch.stack([load_source_model()(view) for view in views]).mean()
         assert row.path == file and row.score == pytest.approx(float(expected), abs=1e-4)
 
 

@@ -43,7 +43,8 @@ def score(
 ) -> None:
     """Score images: one line each, score and path, higher is better.
 
-    Images are cut into crops at their native resolution; an image's score is the mean over its crops. With --adapt
+    Images are cut into crops at their native resolution; an image's score is the mean over its crops and
+    over the symmetric views that the model declares. With --adapt
     the scores depend on the images that are scored together.
     """
     from .images import ImageError, list_images
@@ -141,7 +142,7 @@ def experiment(
 @app.command()
 def opinions(
     folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
-    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 192,
+    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.

@@ -148,7 +148,7 @@ PLAN = (  # condition, methods, batch size
 )
 
 
-def evaluate(folder: str | Path, images: int = 192, seed: int = 0, progress: bool = True) -> dict:
+def evaluate(folder: str | Path, images: int = 128, seed: int = 0, progress: bool = True) -> dict:
     """All directions, conditions and methods of `PLAN`; each finished run is kept in the cache, so it can be resumed.
 
     Args:

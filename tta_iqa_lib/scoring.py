@@ -36,7 +36,7 @@ def score_files(
 
     Args:
         adapt: adapt to the crops of each batch with the default `Adapter`; batches are drawn in a seeded shuffle.
-        crops: a square number; an image's score is the mean over its crops.
+        crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
     """
     adapter = Adapter(model, seed=seed)
     size = model.crop or 224

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tta_iqa_lib import experiments
 from tta_iqa_lib.analysis import mean_srcc
 from tta_iqa_lib.cli import app
-from tta_iqa_lib.images import photograph
+from tta_iqa_lib.images import photograph, symmetries
 from tta_iqa_lib.models import load_source_model
 from tta_iqa_lib.scoring import score_files
 

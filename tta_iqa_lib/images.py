@@ -109,7 +109,7 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     if count < 8:
         return sides
     if images.shape[2] != images.shape[3]:
-        raise ValueError(f"quarter turns need square images; got {tuple(images.shape[2:])}")
+        raise ValueError(f"quarter turns need square images; got {tuple(images.shape[2:])}: use 1 or 2 views")
     return [side.rot90(turn, (2, 3)) for turn in range(4) for side in sides]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tta_iqa_lib.display import COLOURS, MARKERS, Player, Quiz, Table, frame, picture, show
+from tta_iqa_lib.display import COLOURS, MARKERS, Compare, Player, Quiz, Table, frame, picture, show
 
 
 def player(**changes) -> Player:
@@ -29,8 +29,9 @@ def player(**changes) -> Player:
 def test_the_page_s_player_carries_every_frame_label_and_alternative():
     """Without a kernel or a script it shows the first position's, and no label can end the markup that carries it."""
     html = player(start=1).html()
-    states = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
-    assert [s["label"] for s in states] == ["black", "grey </script>", "white"]
+    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
+    states = data["frames"]
+    assert data["labels"] == [["black", "grey </script>", "white"]]
     assert [s["alt"] for s in states] == ["a black square", "a grey square", "a white square"]
     decoded = [Image.open(io.BytesIO(base64.b64decode(s["src"].split(",")[1]))).getpixel((0, 0)) for s in states]
     assert [p[0] for p in decoded] == [0, 128, 255]
@@ -46,6 +47,45 @@ def test_the_widget_s_slider_moves_the_picture():
     assert image.value == one.frames[1] and (slider.value, slider.label) == (1, "grey </script>")
     slider.value = 2
     assert image.value == one.frames[2]
+
+
+def two_sliders(**changes) -> Player:
+    """Grey level × a name: six frames, of which no two are equal."""
+    frames = [picture(torch.full((3, 8, 8), v / 5)) for v in range(6)]
+    labels = [["dark", "light"], ["a", "b", "c"]]
+    values = dict(name="two", control=("Grey", "Name"), frames=frames, labels=labels, alts=list("012345"), caption="")
+    return Player(**(values | changes))
+
+
+def test_several_sliders_choose_a_frame_as_nested_loops_do():
+    """The last one varies fastest, in the widget and on the page, from the first position on."""
+    one = two_sliders(start=(1, 0))
+    image, grey, name, _ = one.widget().children
+    assert image.value == one.frames[3]
+    name.value = 2
+    assert image.value == one.frames[5]
+    grey.value = 0
+    assert image.value == one.frames[2]
+    html = one.html()
+    assert html.count('type="range"') == 2 and '<img alt="3"' in html
+    assert re.findall(r'id="(range-[^"]+)"', html) == re.findall(r'<label for="(range-[^"]+)"', html)
+    assert re.findall(r'value="(\d)"', html) == ["1", "0"] and "'Grey' × 3" in repr(one)
+
+
+def test_a_comparison_uncovers_the_second_picture():
+    """Left of the line stands the left picture; the page carries both, and sizes must agree."""
+    black, white = (picture(torch.full((3, 8, 20), v)) for v in (0.0, 1.0))
+    pair = Compare("pair", black, white, ("before", "after"), ("black", "white"), "Two.")
+    image, slider, _ = pair.widget().children
+    slider.value = 25
+    pixels = [Image.open(io.BytesIO(image.value)).getpixel((x, 4))[0] for x in (0, 4, 5, 19)]
+    assert pixels == [0, 0, 255, 255]
+    html = pair.html()
+    assert html.index('alt="black"') < html.index('alt="white"') and "before ↔ after" in html
+    sources = [base64.b64decode(s) for s in re.findall(r"base64,([^\"]+)", html)]
+    assert sources == [black, white]
+    with pytest.raises(ValueError, match="one size"):
+        Compare("pair", black, picture(torch.ones(3, 4, 4)), ("a", "b"), ("", ""), "")
 
 
 def test_jupyter_gets_the_widget_and_the_page_gets_html():
@@ -64,6 +104,12 @@ def test_the_page_s_player_is_the_same_every_time():
 def test_a_player_with_missing_parts_is_refused(changes):
     with pytest.raises(ValueError):
         player(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"control": ("Grey",)}, {"start": (1, 3)}, {"start": 1}, {"alts": list("01234")}])
+def test_several_sliders_with_missing_parts_are_refused(changes):
+    with pytest.raises(ValueError):
+        two_sliders(**changes)
 
 
 def test_a_quiz_explains_every_option_and_has_one_right_answer():

@@ -1,0 +1,59 @@
+"""Chapter 9: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
+
+import numpy as np
+
+
+def interval(a, b):
+    return np.quantile(a - b, [0.025, 0.975])
+
+
+def interval_by_sorting(a, b):
+    gaps = sorted(x - y for x, y in zip(a, b, strict=True))
+    return gaps[round(0.025 * len(gaps))], gaps[round(0.975 * len(gaps)) - 1]
+
+
+EX09_1_WRONG = {
+    "B minus A": lambda a, b: interval(b, a),
+    "does not cancel": lambda a, b: interval(a, 0) - interval(b, 0),
+    "sorted before": lambda a, b: interval(np.sort(a), np.sort(b)),
+    "90 % interval": lambda a, b: np.quantile(a - b, [0.05, 0.95]),
+    "shrinks with the number": lambda a, b: (a - b).mean() + 1.96 * (a - b).std() / 20 * np.array([-1, 1]),
+    "lower end": lambda a, b: interval(a, b)[::-1],
+    "draw by draw": lambda a, b: ((a - b).min(), (a - b).max()),
+}
+
+
+def share(means, mean, var):
+    if len(means) == 1:
+        return 0.0
+    noise = (means.var(0) / len(means) / var).mean()
+    return (1 - noise / ((means.mean(0) - mean) ** 2 / var).mean()).clamp(0, 1)
+
+
+def share_in_numpy(means, mean, var):
+    x, mean, var = (np.asarray(t) for t in (means, mean, var))
+    distance = np.mean((x.mean(0) - mean) ** 2 / var)
+    if len(x) < 2 or distance == 0:
+        return 0.0
+    return max(0.0, 1 - np.mean(x.var(0, ddof=1) / len(x) / var) / distance)
+
+
+def _parts(means, mean, var):
+    return (means.mean(0) - mean) ** 2 / var, means.var(0) / var
+
+
+EX09_2_WRONG = {
+    "share of the source": lambda *a: 1 - share(*a),
+    "spread of single images": lambda *a: (1 - _parts(*a)[1].mean() / _parts(*a)[0].mean()).clamp(0, 1),
+    "channels first": lambda *a: (1 - _parts(*a)[1] / 12 / _parts(*a)[0]).clamp(0, 1).mean(),
+    "units": lambda m, mean, var: (1 - m.var(0).mean() / 12 / ((m.mean(0) - mean) ** 2).mean()).clamp(0, 1),
+    "no displacement": lambda m, mean, var: (
+        1 - (m.var(0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean()
+    ),
+    "single image": lambda m, mean, var: 1.0 if len(m) == 1 else share(m, mean, var),
+}
+
+CASES = {
+    "ex09_1": ([interval, interval_by_sorting], EX09_1_WRONG),
+    "ex09_2": ([share, share_in_numpy], EX09_2_WRONG),
+}

@@ -1,0 +1,42 @@
+"""Chapter 10: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
+
+import numpy as np
+
+from tta_iqa_lib.analysis import holm
+
+EX10_1_WRONG = {
+    "wrong end": lambda r, share: np.quantile(r, share),
+    "not Gaussian": lambda r, share: r.mean() + 1.645 * r.std(),
+    "no alarm": lambda r, share: r.max() + 1,
+    "were asked for": lambda r, share: np.quantile(r, 1 - share / 2),
+    "second argument": lambda r, share: np.quantile(r, 0.95),
+}
+
+
+def holm_by_hand(p_values):
+    out, largest = {}, 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
+        out[i] = largest
+    return [out[i] for i in range(len(p_values))]
+
+
+def holm_without_a_limit(p_values):
+    out, largest = {}, 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, p_values[i] * (len(p_values) - rank))
+        out[i] = largest
+    return [out[i] for i in range(len(p_values))]
+
+
+EX10_2_WRONG = {
+    "Bonferroni": lambda p: [min(1, len(p) * x) for x in p],
+    "order": lambda p: sorted(holm(p)),
+    "at most 1": holm_without_a_limit,
+    "never gets a smaller": lambda p: [min(1, x * (len(p) - sorted(p).index(x))) for x in p],
+}
+
+CASES = {
+    "ex10_1": ([lambda r, s: np.quantile(r, 1 - s), lambda r, s: np.sort(r)[-round(s * len(r))]], EX10_1_WRONG),
+    "ex10_2": ([holm, holm_by_hand], EX10_2_WRONG),
+}

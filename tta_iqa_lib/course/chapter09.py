@@ -1,0 +1,61 @@
+"""Chapter 9, a fair experiment: its checkers."""
+
+import numpy as np
+import torch
+
+from .checker import Wrong, checker, near
+
+
+@checker("ex09_1")
+def ex09_1(interval):
+    """`interval(draws_a, draws_b) -> (low, high)`: the 95 % interval of a paired difference."""
+    generator = np.random.default_rng(91)
+    common = generator.normal(0, 0.1, 400)  # what is hard for one method is hard for the other
+    a = 0.7 + common + generator.normal(0, 0.01, 400)
+    b = 0.68 + common + generator.normal(0, 0.01, 400)
+    low, high = (float(v) for v in interval(a.copy(), b.copy()))
+    expected = np.quantile(a - b, [0.025, 0.975])
+    ends = [np.quantile(x, [0.025, 0.975]) for x in (a, b)]
+    if near((low, high), -expected[::-1]):
+        raise Wrong("this is B minus A; the difference asked for is A minus B")
+    if near((low, high), ends[0] - ends[1]) or near((low, high), (ends[0][0] - ends[1][1], ends[0][1] - ends[1][0])):
+        raise Wrong("these are two intervals subtracted; what both methods share does not cancel that way")
+    if low > high:
+        raise Wrong("the lower end comes first")
+    if near((low, high), np.quantile(np.sort(a) - np.sort(b), [0.025, 0.975])):
+        raise Wrong("the draws were sorted before they were paired: draw i of A belongs to draw i of B")
+    if near((low, high), np.quantile(a - b, [0.05, 0.95])):
+        raise Wrong("this is a 90 % interval: 95 % leaves 2.5 % at each end")
+    half = 1.96 * (a - b).std() / np.sqrt(len(a))
+    if near((low, high), ((a - b).mean() - half, (a - b).mean() + half), 2e-3):
+        raise Wrong("this interval shrinks with the number of draws; more draws do not make more images")
+    if not near((low, high), expected, 2e-3):
+        raise Wrong("take the difference draw by draw, then its 2.5 % and 97.5 % quantiles")
+
+
+@checker("ex09_2")
+def ex09_2(share):
+    """`share(image_means, source_mean, source_var) -> α`: the positive-part rule of James and Stein."""
+    generator = torch.Generator().manual_seed(92)
+    source_mean, source_var = torch.zeros(6), torch.linspace(0.5, 3, 6)
+    means = 0.6 + torch.randn(12, 6, generator=generator) * source_var.sqrt()
+    answer = float(share(means, source_mean, source_var))
+    distance = (means.mean(0) - source_mean) ** 2 / source_var
+    spread = means.var(0) / source_var
+    expected = float((1 - spread.mean() / 12 / distance.mean()).clamp(0, 1))
+    if near(answer, 1 - expected):
+        raise Wrong("this is the share of the source; α is that of the batch")
+    if near(answer, float((1 - spread.mean() / distance.mean()).clamp(0, 1))):
+        raise Wrong("this is the spread of single images; the mean of B images is B times more certain, as a variance")
+    if near(answer, float((1 - spread / 12 / distance).clamp(0, 1).mean())):
+        raise Wrong("average over the channels first, then divide: single channels are too noisy")
+    unscaled = (means.mean(0) - source_mean) ** 2
+    if near(answer, float((1 - means.var(0).mean() / 12 / unscaled.mean()).clamp(0, 1))):
+        raise Wrong("measure both in units of the source's variance: else loud channels decide alone")
+    if not near(answer, expected, 0.01):
+        raise Wrong(f"for 12 images of 6 channels α should be {expected:.3f}; yours is {answer:.3f}")
+    if float(share(means - means.mean(0), source_mean, source_var)) != 0:
+        raise Wrong("with no displacement at all α must be 0, not negative and not NaN")
+    alone = float(share(means[:1], source_mean, source_var))
+    if alone != 0:
+        raise Wrong(f"a single image tells nothing about its own error: α must be 0; yours is {alone}")

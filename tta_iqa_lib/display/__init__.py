@@ -1,0 +1,20 @@
+"""Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page."""
+
+from .figures import COLOURS, MARKERS, frame, picture, show, strip_chart, style
+from .players import Compare, Player
+from .text import Quiz, Table, say
+
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "Compare",
+    "Player",
+    "Quiz",
+    "Table",
+    "frame",
+    "picture",
+    "say",
+    "show",
+    "strip_chart",
+    "style",
+]

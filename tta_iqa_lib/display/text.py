@@ -1,0 +1,68 @@
+"""Quizzes, tables and computed sentences: HTML that Jupyter and the page show alike."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """A question whose every option explains itself. `options`: (text, is it right?, feedback)."""
+
+    name: str
+    question: str
+    options: Sequence[tuple[str, bool, str]]
+
+    def __post_init__(self):
+        if sum(right for _, right, _ in self.options) != 1:
+            raise ValueError("a quiz has exactly one right option")
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for i, (text, right, feedback) in enumerate(self.options):
+            key = f"quiz-{self.name}-{i}"
+            verdict = "Right." if right else "Not quite."
+            rows.append(
+                f'<div class="option"><input type="radio" name="quiz-{self.name}" id="{key}"> <label for="{key}">{text}</label>'
+                f'<p class="feedback {"right" if right else "wrong"}"><strong>{verdict}</strong> {feedback}</p></div>'
+            )
+        # The rule stands here, too: Jupyter does not load the book's style sheet.
+        rule = "<style>.tta-quiz .feedback{display:none}.tta-quiz input:checked~.feedback{display:block}</style>"
+        return (
+            f'{rule}<form class="tta-quiz"><fieldset><legend>{self.question}</legend>{"".join(rows)}</fieldset></form>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Quiz({self.name!r}: {len(self.options)} options)"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text or numbers under a caption; the best number of a row can be set in bold by writing it as <b>…</b>."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{cell}</th>' for cell in self.header)
+        body = "".join(
+            f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+            for row in self.rows
+        )
+        return (
+            f'<div class="tta-table" tabindex="0" role="region" aria-label="{html.escape(self.caption)}"><table>'
+            f"<caption>{self.caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Table({self.caption!r}: {len(self.rows)} rows)"
+
+
+def say(text: str):
+    """Markdown whose numbers come from the run: the prose of the book never types a result."""
+    from IPython.display import Markdown
+
+    return Markdown(text)

@@ -12,7 +12,6 @@ from tta_iqa_lib.batchnorm import (
     Batch,
     Blend,
     Ema,
-    Measured,
     Moments,
     Shrink,
     Source,
@@ -20,7 +19,8 @@ from tta_iqa_lib.batchnorm import (
     batchnorm_layers,
     displacement,
     norm_affine,
-    sampling_error,
+    measure,
+    stretch,
 )
 from tta_iqa_lib.gate import ShiftGate
 from tta_iqa_lib.images import symmetries
@@ -403,9 +403,9 @@ def test_an_unwrapped_module_is_an_error_that_says_to_wrap_it():
         Adapter(Module(lambda s: s))
 
 
-@pytest.mark.parametrize("options", [{"steps": -1}, {"fold": 0}])
+@pytest.mark.parametrize("options", [{"steps": -1}, {"fold": 0}, {"crops": 0}])
 def test_impossible_settings_are_errors(options):
-    with pytest.raises(ValueError, match="need steps ≥ 0 and fold ≥ 1"):
+    with pytest.raises(ValueError, match="need steps ≥ 0, fold ≥ 1 and crops ≥ 1"):
         Adapter(tiny_model(), **options)
 
 
@@ -954,12 +954,16 @@ def test_each_folded_episode_gets_its_own_moments():
         assert all(torch.allclose(x, y, atol=1e-5) for name in b for x, y in zip(a[name], b[name], strict=True))
 
 
-def shift_by_hand(model, images) -> tuple[float, float]:
-    """Distance and noise of the first BatchNorm layer."""
+def shift_by_hand(model, images, crops=1) -> list[tuple[float, float]]:
+    """Distance and noise of the first BatchNorm layer's means, and of its variances."""
     layer = next(iter(batchnorm_layers(model).values()))
     inputs = model.features[0]((images - model.mean) / model.std).detach()
-    batch = Measured(*batch_moments(inputs), sampling_error(inputs))
-    return tuple(part.item() for part in displacement(Moments(layer.running_mean, layer.running_var), batch))
+    moments = Moments(layer.running_mean, layer.running_var), measure(inputs, crops=crops)
+    return [tuple(part.item() for part in how(*moments)) for how in (displacement, stretch)]
+
+
+def approximately(parts):
+    return [pytest.approx(part, rel=1e-4) for part in parts]
 
 
 @pytest.mark.parametrize("statistics", [Source(), Blend(0.5), DEFAULT_STATISTICS], ids=str)
@@ -970,7 +974,7 @@ def test_shift_is_measured_for_a_gate_and_only_then(statistics, views, losses):
     model, images = tiny_model(), pictures(5)
     result = Adapter(model, losses, statistics, gate=lambda result: "adapted", views=views).run(images)
     assert result.shift.keys() == batchnorm_layers(model).keys()
-    assert result.shift["features.1"] == pytest.approx(shift_by_hand(model, images), rel=1e-4)
+    assert list(result.shift["features.1"]) == approximately(shift_by_hand(model, images))
     free = Adapter(model, losses, statistics, views=views).run(images)
     assert free.shift == {} and torch.equal(free.scores, result.scores)
 
@@ -984,8 +988,19 @@ def test_the_gate_sees_the_shift_of_its_own_episode_when_folded():
         seen.append(shifts)
     for one, many, part in zip(*seen, images.split(4), strict=True):
         for name in one:
-            assert many[name] == pytest.approx(one[name], rel=1e-4)
-        assert one["features.1"] == pytest.approx(shift_by_hand(model, part), rel=1e-4)
+            assert list(many[name]) == approximately(one[name])
+        assert list(one["features.1"]) == approximately(shift_by_hand(model, part))
+
+
+def test_crops_of_one_picture_count_as_one():
+    """For the rule, and for the gate: each picture stands there twice."""
+    model, images = tiny_model(), pictures(5).repeat_interleave(2, 0)
+    found = Adapter(model, [], DEFAULT_STATISTICS, gate=lambda result: "adapted", crops=2).run(images)
+    assert list(found.shift["features.1"]) == approximately(shift_by_hand(model, images, crops=2))
+    single = Adapter(model, [], DEFAULT_STATISTICS)(images[::2])
+    assert torch.allclose(found.scores[::2], single, atol=1e-5)
+    with pytest.raises(ValueError, match="no whole number of pictures"):
+        Adapter(model, [], DEFAULT_STATISTICS, crops=3)(images)
 
 
 def test_the_batchs_statistics_can_have_a_gate():

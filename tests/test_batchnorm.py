@@ -23,8 +23,10 @@ from tta_iqa_lib.batchnorm import (
     blend,
     controlled,
     displacement,
+    measure,
     norm_affine,
     sampling_error,
+    stretch,
 )
 
 RULES = [
@@ -466,7 +468,7 @@ def test_displacement_by_hand():
     """Channels displaced by 2 and 3 at variances 4 and 9: (1 + 1) / 2; errors .4 and 1.8: (.1 + .2) / 2."""
     source = Moments(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 9.0]))
     means = torch.tensor([[3.0, -3.0], [1.0, 0.0]], requires_grad=True)
-    batch = Measured(means, torch.ones(2, 2), torch.tensor([[0.4, 1.8], [4.0, 0.0]]))
+    batch = Measured(means, torch.ones(2, 2), torch.tensor([[0.4, 1.8], [4.0, 0.0]]), torch.ones(2, 2))
     distance, noise = displacement(source, batch)
     assert distance.tolist() == pytest.approx([1.0, 0.0]) and noise.tolist() == pytest.approx([0.15, 0.5])
     assert not distance.requires_grad and not noise.requires_grad
@@ -479,40 +481,88 @@ def test_batches_of_the_source_are_displaced_by_chance_alone(count):
     source = Moments(torch.zeros(6).double(), torch.full((6,), variance).double())
     x = series(episodes * count)
     chance, shifted = (
-        displacement(source, Measured(*batch_moments(y, episodes), sampling_error(y, episodes))) for y in (x, x + 0.8)
+        displacement(source, Measured(*batch_moments(y, episodes), sampling_error(y, episodes), None))
+        for y in (x, x + 0.8)
     )
     assert (chance[0].mean() / chance[1].mean()).item() == pytest.approx(1, abs=0.1)
     assert torch.allclose(shifted[1], chance[1], rtol=1e-9)
     assert (shifted[0].mean() - chance[0].mean()).item() == pytest.approx(0.8**2 / variance, abs=0.05)
 
 
-def measured(x: torch.Tensor, episodes: int = 1) -> Measured:
-    return Measured(*batch_moments(x, episodes), sampling_error(x, episodes))
+def test_stretch_by_hand():
+    """Variances four and e times the source's: (ln² 4 + 1) / 2; where they are equal nothing is left; no gradient."""
+    source = Moments(torch.zeros(2), torch.tensor([2.0, 1.0]))
+    var = torch.tensor([[8.0, math.e], [2.0, 1.0]], requires_grad=True)
+    distance, noise = stretch(
+        source, Measured(torch.zeros(2, 2), var, torch.ones(2, 2), torch.tensor([[0.1, 0.3], [1, 0]]))
+    )
+    assert distance.tolist() == pytest.approx([(math.log(4) ** 2 + 1) / 2, 0.0])
+    assert noise.tolist() == pytest.approx([0.2, 0.5]) and not distance.requires_grad
+
+
+@pytest.mark.parametrize("count", [16, 64])
+def test_what_is_measured_foretells_how_moments_scatter_with_a_margin_for_small_batches(count):
+    """Of 500 batches: the scatter of means and of log-variances, with m = 1 + 6 / (B − 1): m times, and m² times."""
+    episodes, x = 500, series(500 * count)
+    found, margin = measure(x, episodes), 1 + 6 / (count - 1)
+    moments = batch_moments(x, episodes)
+    assert torch.equal(found.mean, moments.mean) and torch.equal(found.var, moments.var)
+    assert torch.allclose(found.error, margin * sampling_error(x, episodes), rtol=1e-9)
+    scatter = moments.var.log().var(0).mean()
+    assert (found.log_error.mean() / margin**2 / scatter).item() == pytest.approx(1, abs=0.25)
+
+
+def test_crops_of_one_picture_are_one_witness():
+    """Four equal crops of each picture tell no more than the picture alone; an incomplete picture is refused."""
+    x = series(6)
+    single, crops = measure(x), measure(x.repeat_interleave(4, 0), crops=4)
+    for a, b in zip(single, crops, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9)
+    assert (measure(x.repeat_interleave(4, 0)).error < 0.5 * single.error).all()
+    with pytest.raises(ValueError, match="6 rows are no whole number of pictures of 4 crops"):
+        measure(x, crops=4)
+
+
+def test_of_a_single_picture_both_errors_are_infinite():
+    found = measure(series(4), crops=4)
+    assert torch.isinf(found.error).all() and torch.isinf(found.log_error).all()
 
 
 @pytest.mark.parametrize("caution", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("exact", [True, False])
 def test_adaptive_blends_by_one_minus_noise_over_distance(caution, exact):
     """α = 1 − caution · noise / distance of each episode, not below 0."""
-    source, x = Moments(torch.zeros(6).double(), torch.full((6,), 2.0).double()), series(12) + 1.0
-    x[4:8] -= x[4:8].mean((0, 2, 3), keepdim=True) - 1e-3  # the second episode is hardly displaced at all
-    found = Adaptive(caution, exact)(source, measured(x, 3), source, 4)
+    source, x = Moments(torch.zeros(6).double(), torch.full((6,), 2.0).double()), series(48) + 3.0
+    x[16:32] -= x[16:32].mean((0, 2, 3), keepdim=True) - 1e-3  # the second episode is hardly displaced at all
+    found = Adaptive(caution, exact)(source, measure(x, 3), source, 16)
     alphas = []
     for e, part in enumerate(x.chunk(3)):
-        distance, noise = (value.item() for value in displacement(source, measured(part)))
+        both = displacement(source, measure(part)), stretch(source, measure(part))
+        distance, noise = (sum(value.item() for value in values) for values in zip(*both, strict=True))
         alphas.append(max(0.0, 1 - caution * noise / distance))
         own = blend(source, moments_of(part), alphas[-1], exact)
         assert close((found.mean[e], found.var[e]), own)
-    assert alphas[1] == 0 and all(0.1 < alphas[e] < 1 for e in (0, 2))
+    assert alphas[1] < 0.01 and all(0.1 < alphas[e] < 1 for e in (0, 2))
 
 
 def test_without_a_displacement_adaptive_is_plain_inference_bit_for_bit():
     """The layer's moments are set to the batch's own: nothing has shifted."""
     layer, x = nn.BatchNorm2d(6).eval(), series(8).float()
     layer.running_mean.copy_(batch_moments(x).mean[0])
+    layer.running_var.copy_(batch_moments(x).var[0])
     plain = layer(x)
     with controlled(layer, Adaptive()):
         assert torch.equal(layer(x), plain)
+
+
+def test_low_contrast_alone_is_enough_for_adaptive():
+    """The means stay, the variances fall to a quarter: most of the batch is believed."""
+    layer, x = nn.BatchNorm2d(6).eval(), series(32).float()
+    layer.running_mean.copy_(batch_moments(x).mean[0])
+    layer.running_var.copy_(4 * batch_moments(x).var[0])
+    with controlled(layer, Adaptive(1.5)) as control:
+        layer(x)
+    assert (control.used[""].var < 1.6 * batch_moments(x).var).all()
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -538,7 +588,7 @@ def test_under_a_large_shift_adaptive_is_the_batch():
     source, x = Moments(torch.zeros(6).double(), torch.ones(6).double()), series(4)
     shares = []
     for shift in (3.0, 30.0, 300.0):
-        batch = measured(x + shift)
+        batch = measure(x + shift)
         mean = Adaptive()(source, batch, source, 4).mean
         shares.append((1 - mean / batch.mean).mean().item())
     assert 1e-3 < shares[0] < 0.5
@@ -550,7 +600,7 @@ def test_more_images_of_a_shift_move_adaptive_further():
     source, x = Moments(torch.zeros(6).double(), torch.ones(6).double()), series(1024) + 1.0
     shares = []
     for count in (2, 8, 32):
-        batch = measured(x, 1024 // count)
+        batch = measure(x, 1024 // count)
         used = Adaptive()(source, batch, source, count)
         shares.append((1 - used.mean[:, 0] / batch.mean[:, 0]).nanmedian().item())
     assert shares[0] > 2 * shares[1] > 4 * shares[2] > 0
@@ -639,6 +689,6 @@ def test_what_is_recorded_is_of_the_clean_images_whatever_the_rule(rule):
     source, batch = control.measured[name]
     assert torch.equal(source.mean, layer.running_mean) and torch.equal(source.var, layer.running_var)
     inputs = model.features[0]((clean - model.mean) / model.std)
-    assert close(batch, measured(inputs, 2))
+    assert close(batch, measure(inputs, 2))
     deep = [batch for _, batch in control.measured.values()][1:]
     assert all(batch.mean.requires_grad and batch.var.requires_grad and not batch.error.requires_grad for batch in deep)

@@ -14,9 +14,9 @@ from tta_iqa_lib.gate import ShiftGate
 from tta_iqa_lib.loop import Result
 
 
-def result(**shift: tuple[float, float]) -> Result:
-    """A result in which this was measured, layer by layer."""
-    return Result(*torch.zeros(3, 4), shift=shift)
+def result(variances: tuple[float, float] = (0.0, 1.0), **means: tuple[float, float]) -> Result:
+    """A result in which this was measured of the means, layer by layer, and of all layers' variances."""
+    return Result(*torch.zeros(3, 4), shift={name: (value, variances) for name, value in means.items()})
 
 
 def at_home() -> tta.QualityModel:
@@ -38,6 +38,11 @@ def test_the_gate_opens_at_the_threshold(threshold):
     assert gate(result(first=(math.nextafter(threshold * noise, 0), noise))) == "source"
 
 
+def test_variances_alone_open_the_gate():
+    assert ShiftGate(10.0)(result(variances=(10.0, 1.0), first=(0.0, 1.0))) == "adapted"
+    assert ShiftGate(10.0)(result(variances=(9.9, 1.0), first=(9.9, 1.0))) == "source"
+
+
 def test_only_the_first_layer_counts():
     """What deeper layers see may be the images' quality itself."""
     far, near = (100.0, 1.0), (0.5, 1.0)
@@ -48,7 +53,7 @@ def test_only_the_first_layer_counts():
 @pytest.mark.parametrize("threshold", [0.0, 1e-6, 6.0])
 def test_a_displacement_by_chance_that_nobody_knows_leaves_the_source(threshold):
     """A single image: infinite noise."""
-    assert ShiftGate(threshold)(result(first=(1e9, math.inf))) == "source"
+    assert ShiftGate(threshold)(result(variances=(1e9, math.inf), first=(1e9, math.inf))) == "source"
 
 
 def test_where_nothing_is_measured_the_model_adapts():
@@ -64,18 +69,32 @@ def test_batches_of_the_source_stay_with_it_and_dark_ones_are_adapted_to():
     assert dark.count("adapted") == 24
 
 
-def test_a_one_sided_batch_of_the_source_stays_with_it():
-    """All of low contrast: its images differ from the source's in their quality, not in their light."""
-    model, images = at_home(), pictures(16, seed=3)
+def test_one_sided_batches_of_the_source_stay_with_it():
+    """All blurred: they differ from the source's images in their quality, not in their light."""
+    model, images = at_home(), tta.distort(pictures(16 * 8, seed=3), "blur", 0.3)
+    decisions = [Adapter(model).run(batch).decision for batch in images.split(16)]
+    assert decisions.count("source") >= 7
+
+
+def test_flat_light_opens_the_gate():
+    """Every image at a third of its contrast: no mean has moved."""
+    model, images = at_home(), pictures(32, seed=3)
     mean = images.mean((2, 3), keepdim=True)
-    assert Adapter(model).run(mean + 0.4 * (images - mean)).decision == "source"
+    found = Adapter(model).run(mean + 0.3 * (images - mean))
+    (moved, by_chance), _ = found.shift["features.1"]
+    assert found.decision == "adapted" and moved < 2 * by_chance
+
+
+def test_a_batch_below_the_least_size_stays_with_the_source():
+    far = result(first=(100.0, 1.0))
+    assert (ShiftGate(least=4)(far), ShiftGate(least=5)(far)) == ("adapted", "source")
 
 
 def test_a_single_image_gets_the_sources_score_however_dark_it_is():
     model, image = at_home(), pictures(1) / 10
     found = Adapter(model, [], Blend(0.5), gate=ShiftGate(threshold=1e-9)).run(image)
     assert found.decision == "source" and torch.equal(found.scores, found.source_scores)
-    assert found.shift["features.1"][1] == math.inf
+    assert found.shift["features.1"][0][1] == math.inf
     assert not torch.allclose(Adapter(model, [], Blend(0.5))(image), found.scores, rtol=0, atol=1e-4)
 
 

@@ -53,6 +53,7 @@ class Adapter:
         views: average the scores over 1, 2 or 8 symmetric views of each image; None: as many as the model declares in the
             default recipe, else 1.
         sharpness: radius of a sharpness-aware step [foret2021sam], in the units of the parameters; 0: a plain step.
+        crops: so many consecutive images of a batch are parts of one picture; the measured shift then counts pictures.
         fold: number of episodes that `predict` and `run(groups=…)` adapt in one pass. Same result to rounding.
     """
 
@@ -70,6 +71,7 @@ class Adapter:
         through: bool = False,
         views: int | None = None,
         sharpness: float = 0.0,
+        crops: int = 1,
         fold: int = 1,
     ):
         if not hasattr(model, "higher_is_better"):
@@ -78,8 +80,8 @@ class Adapter:
             )
         if isinstance(params, str) and params != "norm-affine":
             raise ValueError(f"params must be 'norm-affine' or a function of the model; got {params!r}")
-        if steps < 0 or fold < 1:
-            raise ValueError(f"need steps ≥ 0 and fold ≥ 1; got {steps} and {fold}")
+        if steps < 0 or fold < 1 or crops < 1:
+            raise ValueError(f"need steps ≥ 0, fold ≥ 1 and crops ≥ 1; got {steps}, {fold} and {crops}")
         if isinstance(gate, str) and gate != "default":
             raise ValueError(f"gate must be a function, None or 'default'; got {gate!r}")
         default = losses is None and statistics is None
@@ -97,7 +99,9 @@ class Adapter:
                 "pass params=a function that picks parameters"
             )
         self.model, self.fold = model, fold
-        self.recipe = Recipe(chosen, statistics, picker, steps, lr, optimizer, seed, gate, through, views, sharpness)
+        self.recipe = Recipe(
+            chosen, statistics, picker, steps, lr, optimizer, seed, gate, through, views, sharpness, crops
+        )
         self._state: State | None = None
         self._predict = "after"
 

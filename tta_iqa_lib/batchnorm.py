@@ -32,11 +32,12 @@ class Moments(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """`Moments` of a batch, and the sampling variance of its mean, (E, C) each."""
+    """`Moments` of a batch, and the sampling variances of its mean and of the logarithm of its variance, (E, C) each."""
 
     mean: Tensor
     var: Tensor
     error: Tensor
+    log_error: Tensor
 
 
 def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
@@ -50,9 +51,36 @@ def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
 
     Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
     """
-    means = _by_episode(x.detach(), episodes).mean(3)  # (E, B, C)
-    count = means.shape[1]
-    return means.var(1) / count if count > 1 else torch.full_like(means[:, 0], math.inf)
+    return _error(_by_episode(x.detach(), episodes).mean(3))
+
+
+def _error(values: Tensor) -> Tensor:
+    """The sampling variance of a mean over B values (E, B, C): (E, C)."""
+    count = values.shape[1]
+    return values.var(1) / count if count > 1 else torch.full_like(values[:, 0], math.inf)
+
+
+def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
+    """Moments of activations (E·B, C, …), and how far they may be off by chance.
+
+    B images know their own spread badly when they are few, the more so as single images can be far out: the error of the
+    mean is taken (1 + 6 / (B − 1)) times, that of the variance, which single images dominate, by the square of it.
+
+    Args:
+        crops: so many consecutive rows show parts of one picture; chance draws pictures, not crops.
+
+    Raises:
+        ValueError: the rows of an episode are no multiple of `crops`.
+    """
+    batch = batch_moments(x, episodes)
+    rows = _by_episode(x.detach(), episodes)
+    if rows.shape[1] % crops:
+        raise ValueError(f"{rows.shape[1]} rows are no whole number of pictures of {crops} crops each")
+    squares = (rows - batch.mean.detach()[:, None, :, None]) ** 2
+    means, spreads = (part.mean(3).unflatten(1, (-1, crops)).mean(2) for part in (rows, squares))  # (E, B, C)
+    margin = 1 + 6 / (means.shape[1] - 1) if means.shape[1] > 1 else 1.0
+    relative = _error(spreads) / spreads.mean(1).clamp_min(1e-12) ** 2
+    return Measured(*batch, margin * _error(means), margin**2 * relative)
 
 
 def _by_episode(x: Tensor, episodes: int) -> Tensor:
@@ -70,6 +98,15 @@ def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     unit = source.var.clamp_min(1e-12)
     distance = ((batch.mean - source.mean) ** 2 / unit).mean(-1)
     return distance.detach(), (batch.error / unit).mean(-1).detach()
+
+
+def stretch(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """How far the logarithms of a layer's variances lie from the source's, and how far they would by chance, (E,) each.
+
+    Squares, averaged over the channels: what `displacement` is for the means. Low contrast moves no mean, but it shows here.
+    """
+    ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
+    return (ratio.log() ** 2).mean(-1).detach(), batch.log_error.mean(-1).detach()
 
 
 def blend(old: Moments, new: Moments, alpha: float | Tensor, exact: bool = True) -> Moments:
@@ -156,9 +193,9 @@ class Shrink(Statistics):
 class Adaptive(Statistics):
     """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
 
-    `distance` is the squared displacement of the batch's means from the source's, in source variances, averaged over the
-    channels; `noise` is what it would be by chance, from the spread of the images' own means: the positive-part
-    James-Stein rule [james1961estimation]. No shift, or a batch of one image: α ≈ 0. A clear shift, or many images: α ≈ 1.
+    `distance` is how far the batch's means and the logarithms of its variances lie from the source's (`displacement` plus
+    `stretch`); `noise` is what that would be by chance, from the spread of the images: the positive-part James-Stein rule
+    [james1961estimation]. No shift, or a batch of one image: α ≈ 0. A clear shift, or many images: α ≈ 1.
 
     Attributes:
         caution: the noise counts so many times; more is closer to the source.
@@ -175,7 +212,7 @@ class Adaptive(Statistics):
             raise ValueError(f"caution must not be negative; got {self.caution}")
 
     def __call__(self, source, batch, previous, count):
-        distance, noise = displacement(source, batch)
+        distance, noise = (sum(both) for both in zip(displacement(source, batch), stretch(source, batch), strict=True))
         alpha = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
         alpha = torch.where(noise.isinf(), 0.0, alpha)  # a single image, whatever the caution
         return blend(source, batch, alpha[:, None], self.exact)
@@ -242,6 +279,7 @@ class Control:
         through: do gradients flow through the batch's moments?
         episodes, clean: the rows are E episodes, one after the other; in each, the first `clean` rows are the test images
             that moments come from (None: all rows), the rest copies of them that are normalised alike.
+        crops: so many consecutive rows show parts of one picture (see `measure`).
         previous: moments that a stream carries on, by layer name.
         used: moments of the last forward pass, by layer name, (E, C) each.
         record: keep what is measured of the clean images, too, gradients included (some losses and gates ask for it).
@@ -253,6 +291,7 @@ class Control:
     rules: dict[str, Statistics] = field(default_factory=dict)
     episodes: int = 1
     clean: int | None = None
+    crops: int = 1
     previous: dict[str, Moments] = field(default_factory=dict)
     used: dict[str, Moments] = field(default_factory=dict)
     record: bool = False
@@ -268,9 +307,9 @@ class Control:
             if self.clean is not None:
                 clean = x.unflatten(0, (self.episodes, -1))[:, : self.clean].flatten(0, 1)
             count = len(clean) // self.episodes
-            batch = batch_moments(clean if self.through or record else clean.detach(), self.episodes)
-            if rule.uses_error or record:
-                batch = Measured(*batch, sampling_error(clean, self.episodes))
+            clean = clean if self.through or record else clean.detach()
+            needs_error = rule.uses_error or record
+            batch = measure(clean, self.episodes, self.crops) if needs_error else batch_moments(clean, self.episodes)
             if record:
                 self.measured[name] = source, batch
             if not self.through:

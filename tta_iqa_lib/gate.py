@@ -11,19 +11,24 @@ from .loop import Result
 class ShiftGate:
     """Adapt only where the first BatchNorm layer sees a shift that chance does not explain.
 
-    The first layer is linear in the pixels: its channel means follow the light of a scene and hardly its quality. Their
-    squared displacement from the source's, over what it would be by chance in a batch of this size, is about 1 where nothing
-    has shifted, for one-sided batches too. A model without BatchNorm measures nothing, and is left to adapt.
+    The first layer is linear in the pixels: its channels' means follow the light of a scene, their variances its contrast,
+    and both hardly its quality. How far they lie from the source's, over what it would be by chance in a batch of this
+    size, is about 1 where nothing has shifted, and not much more for most one-sided batches. A model without BatchNorm
+    measures nothing, and is left to adapt.
 
     Attributes:
-        threshold: adapt from so many times the displacement by chance.
+        threshold: adapt from so many times the distance by chance, of the means or of the variances.
+        least: smaller batches are left to the source.
     """
 
-    threshold: float = 6.0
+    threshold: float = 10.0
+    least: int = 4
 
     def __call__(self, result: Result) -> str:
         """ "adapted" or "source"."""
         if not result.shift:
             return "adapted"
-        distance, noise = next(iter(result.shift.values()))
-        return "adapted" if distance >= self.threshold * noise else "source"
+        if len(result.scores) < self.least:
+            return "source"
+        first = next(iter(result.shift.values()))
+        return "adapted" if any(distance >= self.threshold * noise for distance, noise in first) else "source"

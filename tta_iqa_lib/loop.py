@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .batchnorm import Batch, Control, Moments, Source, Statistics, batchnorm_layers, controlled, displacement
+from .batchnorm import Batch, Control, Moments, Source, Statistics, batchnorm_layers, controlled, displacement, stretch
 from .images import symmetries
 from .losses import Context, view_makers
 
@@ -40,8 +40,8 @@ class Result:
         statistics_scores: (B,) under the statistics rule before any step of the optimiser.
         trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step.
         skipped: losses that could not be formed, and why.
-        shift: by BatchNorm layer, the squared displacement of the batch's means and what it would be by chance
-            (`batchnorm.displacement`), as (distance, noise); measured only where there is a gate.
+        shift: by BatchNorm layer, how far the batch's means (`batchnorm.displacement`) and variances (`batchnorm.stretch`)
+            lie from the source's, each as (distance, what it would be by chance); measured only where there is a gate.
         decision: "adapted", "statistics" or "source": whose scores were returned.
     """
 
@@ -50,7 +50,7 @@ class Result:
     statistics_scores: Tensor
     trace: list[dict] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    shift: dict[str, tuple[float, float]] = field(default_factory=dict)
+    shift: dict[str, tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=dict)
     decision: str = "adapted"
 
 
@@ -72,6 +72,7 @@ class Recipe:
     through: bool
     views: int = 1
     sharpness: float = 0.0
+    crops: int = 1
 
 
 def _loss_name(loss) -> str:
@@ -133,6 +134,7 @@ def adapt_batch(
     # One block of rows an episode: its clean images first, then its copies.
     rows = torch.cat([view.unflatten(0, (episodes, size)) for view in views.values()], 1).flatten(0, 1)
     with controlled(model, recipe.statistics, recipe.through) as control:
+        control.crops = recipe.crops
         control.previous = state.moments
         forward = _Forward(model, control)
 
@@ -176,14 +178,15 @@ def adapt_batch(
         control.record = recipe.gate is not None
         with torch.no_grad():
             scores, _ = forward.average(params, images, episodes, recipe.views)
-    measured = {layer: displacement(*moments) for layer, moments in control.measured.items()} if recipe.gate else {}
+    found = control.measured.items() if recipe.gate else ()
+    measured = {layer: (displacement(*moments), stretch(*moments)) for layer, moments in found}
     for e, (result, part) in enumerate(zip(results, scores.split(size), strict=True)):
         if not params:
             result.statistics_scores = part
         elif recipe.views == 1 and result.trace:
             result.statistics_scores = result.trace[0]["scores"]
         result.scores = part
-        result.shift = {layer: (float(d[e]), float(n[e])) for layer, (d, n) in measured.items()}
+        result.shift = {k: tuple((float(d[e]), float(n[e])) for d, n in parts) for k, parts in measured.items()}
         if recipe.gate is not None:
             _decide(recipe.gate, result)
     return results, State(params, dict(control.used), optimizer.state_dict() if optimizer else None)

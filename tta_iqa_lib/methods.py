@@ -127,8 +127,8 @@ METHODS |= {
 }
 FAIR = (
     "source", "views", "views+crops", "bn-batch", "bn-blend", "bn-adaptive", "recipe", "recipe-open", "recipe+order",
-    "rank+gc", "ema", "entropy", "variance", "ttt", "memo", "actmad", "ssa", "sar",
-    "published-control", "published", "reference",
+    "rank+gc", "ema", "entropy", "variance", "ttt", "memo-control", "memo", "actmad", "ssa", "sar",
+    "published-control", "published", "reference-control", "reference",
 )  # fmt: skip
 METHODS |= {
     f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")

@@ -38,7 +38,7 @@ def score_files(
         adapt: adapt to the crops of each batch with the default `Adapter`; batches are drawn in a seeded shuffle.
         crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
     """
-    adapter = Adapter(model, seed=seed)
+    adapter = Adapter(model, seed=seed, crops=crops)
     size = model.crop or 224
     for batch in balanced_batches(len(files), batch_size, seed if adapt else None):
         rows, pixels, readable = [], [], []

@@ -1,6 +1,10 @@
 """Chapter 8: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
 import copy
+import math
+
+import numpy as np
+import torch
 
 
 def episodic_reference(start, batches, adapt, score):
@@ -58,6 +62,86 @@ EX08_WRONG = {
     "should be": lambda start, batches, adapt, score: [[0.0] * len(batch) for batch in batches],
 }
 
+
+def borrowed(model, images, change):
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        change(model)
+        with torch.no_grad():
+            return model(images)
+    finally:
+        model.load_state_dict(kept)
+
+
+def borrowed_a_copy(model, images, change):
+    double = copy.deepcopy(model)
+    change(double)
+    return double(images).detach().numpy()
+
+
+def restores(keep, restore, finally_=True):
+    def answer(model, images, change):
+        kept = keep(model)
+        if not finally_:
+            change(model)
+            scores = model(images).detach()
+            restore(model, kept)
+            return scores
+        try:
+            change(model)
+            return model(images).detach()
+        finally:
+            restore(model, kept)
+
+    return answer
+
+
+def clones(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def only_parameters(model, kept):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(kept[name])
+
+
+def swallows(model, images, change):
+    try:
+        return borrowed(model, images, change)
+    except RuntimeError:
+        return images
+
+
+EX08_2_WRONG = {
+    "unchanged model": lambda model, images, change: model(images).detach(),
+    "evaluation mode": lambda model, images, change: borrowed(model, images, change) + 1,
+    "holds references": restores(lambda m: m.state_dict(), lambda m, k: m.load_state_dict(k)),
+    "buffers": restores(clones, only_parameters),
+    "finally": restores(clones, lambda m, k: m.load_state_dict(k), finally_=False),
+    "swallowed": swallows,
+}
+
+
+def equal_sizes(images, most):
+    count = -(-images // most)
+    return [images // count + (i < images % count) for i in range(count)]
+
+
+def equal_sizes_by_numpy(images, most):
+    return [len(part) for part in np.array_split(np.arange(images), math.ceil(images / most))]
+
+
+EX08_3_WRONG = {
+    "poor statistics": lambda n, most: [most] * (n // most) + ([n % most] if n % most else []),
+    "never scored": lambda n, most: [most] * max(1, n // most) if n >= most else [n],
+    "scored twice": lambda n, most: [most] * -(-n // most),
+    "too large": lambda n, most: [n],
+    "are enough": lambda n, most: [1] * n,
+}
+
 CASES = {
     "ex08_1": ([episodic_reference, episodic_with_deepcopy], EX08_WRONG),
+    "ex08_2": ([borrowed, borrowed_a_copy], EX08_2_WRONG),
+    "ex08_3": ([equal_sizes, equal_sizes_by_numpy], EX08_3_WRONG),
 }

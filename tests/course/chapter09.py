@@ -53,7 +53,38 @@ EX09_2_WRONG = {
     "single image": lambda m, mean, var: 1.0 if len(m) == 1 else share(m, mean, var),
 }
 
+
+def report(table, development):
+    best = max(table, key=lambda name: table[name][development])
+    return best, np.mean([value for target, value in table[best].items() if target != development])
+
+
+def report_by_sorting(table, development):
+    ranked = sorted(table.items(), key=lambda item: -item[1][development])
+    name, row = ranked[0]
+    others = set(row) - {development}
+    return [name, sum(row[target] for target in others) / len(others)]
+
+
+def best_on_the_others(table, development):
+    best = max(table, key=lambda name: sum(v for t, v in table[name].items() if t != development))
+    return best, report({best: table[best]}, development)[1]
+
+
+EX09_3_WRONG = {
+    "flatters you": best_on_the_others,
+    "highest SRCC": lambda table, d: report({"lr 1e-4": table["lr 1e-4"]}, d),
+    "cannot judge": lambda table, d: (report(table, d)[0], np.mean(list(table[report(table, d)[0]].values()))),
+    "nobody could know": lambda table, d: (
+        report(table, d)[0],
+        np.mean([max(row[t] for row in table.values()) for t in ("haze", "cast")]),
+    ),
+    "report the others": lambda table, d: (report(table, d)[0], table[report(table, d)[0]][d]),
+    "two things": lambda table, d: report(table, d)[1],
+}
+
 CASES = {
     "ex09_1": ([interval, interval_by_sorting], EX09_1_WRONG),
     "ex09_2": ([share, share_in_numpy], EX09_2_WRONG),
+    "ex09_3": ([report, report_by_sorting], EX09_3_WRONG),
 }

@@ -129,3 +129,25 @@ def test_internal_links_resolve(site):
             if not target.exists() or (known and parts.fragment and unquote(parts.fragment) not in known.ids):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert broken == []
+
+
+def test_the_page_remembers_what_was_read(browser, roots):
+    """A section marked as read and the answer to a quiz outlive a reload; one button forgets both."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{roots['http']}/book/05_batchnorm.html")
+    button, option = page.locator(".tta-done").first, page.locator(".tta-quiz input").nth(1)
+    assert button.get_attribute("aria-pressed") == "false" and not page.locator(".tta-forget").is_visible()
+    button.click()
+    option.check()
+    page.reload()
+    button, option = page.locator(".tta-done").first, page.locator(".tta-quiz input").nth(1)
+    assert button.get_attribute("aria-pressed") == "true" and option.is_checked()
+    total = page.locator(".tta-done").count()
+    page.goto(f"{roots['http']}/book/08_loop.html")  # another page knows, too, and has a memory of its own
+    assert page.locator(".tta-progress").inner_text().strip() == f"1/{total}"
+    assert page.locator(".tta-done[aria-pressed=true]").count() == 0
+    page.locator(".tta-forget").click()
+    page.wait_for_load_state()
+    assert page.locator(".tta-progress").count() == 0
+    context.close()

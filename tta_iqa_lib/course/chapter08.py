@@ -1,5 +1,8 @@
 """Chapter 8, the loop: its checkers."""
 
+import torch
+from torch import nn
+
 from .checker import Wrong, checker
 
 
@@ -30,3 +33,72 @@ def ex08_1(episodic):
         raise Wrong(
             "the scores are right, but `start` was changed: `adapt` writes into what it gets, so give it a copy"
         )
+
+
+@checker("ex08_2")
+def ex08_2(borrowed):
+    """`borrowed(model, images, change) -> scores`: scores of the changed model; afterwards it is as it was, come what may."""
+
+    def fresh():
+        layer = nn.BatchNorm1d(2)
+        with torch.no_grad():
+            layer.running_mean.fill_(1.0)
+            layer.weight.fill_(2.0)
+        return layer.eval()
+
+    def change(model):
+        with torch.no_grad():
+            model.weight.mul_(3)
+            model.running_mean.sub_(5)
+
+    def kept(model):
+        return model.weight.eq(2).all() and model.running_mean.eq(1).all()
+
+    images = torch.arange(6.0).view(3, 2)
+    model, reference = fresh(), fresh()
+    change(reference)
+    scores = torch.as_tensor(borrowed(model, images, change))
+    if torch.equal(scores, fresh()(images)):
+        raise Wrong("these are the scores of the unchanged model: call `change(model)` before you score")
+    if not torch.allclose(scores, reference(images)):
+        raise Wrong("the scores are not those of the changed model in evaluation mode")
+    if not model.weight.eq(2).all():
+        raise Wrong(
+            "the parameters are still changed. A state_dict holds references: clone its tensors before `change` writes into them"
+        )
+    if not model.running_mean.eq(1).all():
+        raise Wrong("the parameters are back, BatchNorm's running mean is not: buffers are part of the state, too")
+
+    def fail(model):
+        change(model)
+        raise RuntimeError("out of memory")
+
+    try:
+        borrowed(model, images, fail)
+    except RuntimeError:
+        pass
+    else:
+        raise Wrong("an error inside `change` was swallowed: the caller must hear of it")
+    if not kept(model):
+        raise Wrong("when `change` fails half-way, the model stays changed: restore in a `finally`")
+
+
+@checker("ex08_3")
+def ex08_3(sizes):
+    """`sizes(images, most) -> [batch sizes]`: as few batches as possible, as equal as possible."""
+    for images, most in ((64, 32), (65, 32), (100, 32), (7, 8), (33, 8), (1, 4)):
+        answer = [int(n) for n in sizes(images, most)]
+        count = -(-images // most)
+        case = f"{images} images, at most {most} a batch"
+        if sum(answer) < images:
+            raise Wrong(f"{case}: some images are never scored; your batches hold {sum(answer)}")
+        if sum(answer) > images:
+            raise Wrong(f"{case}: your batches hold {sum(answer)}, so some images are scored twice")
+        if max(answer) > most:
+            raise Wrong(f"{case}: a batch of {max(answer)} is too large")
+        if len(answer) > count:
+            raise Wrong(f"{case}: {count} batches are enough; you make {len(answer)}")
+        if max(answer) - min(answer) > 1:
+            raise Wrong(
+                f"{case}: your batches are {answer}; the smallest one has poor statistics. Sizes may differ by one at most"
+            )

@@ -59,3 +59,33 @@ def ex09_2(share):
     alone = float(share(means[:1], source_mean, source_var))
     if alone != 0:
         raise Wrong(f"a single image tells nothing about its own error: α must be 0; yours is {alone}")
+
+
+@checker("ex09_3")
+def ex09_3(report):
+    """`report(table, development) -> (setting, mean SRCC)`: chosen on one target, reported on the others."""
+    table = {
+        "lr 1e-4": {"dusk": 0.70, "haze": 0.66, "cast": 0.61},
+        "lr 1e-3": {"dusk": 0.74, "haze": 0.60, "cast": 0.62},
+        "lr 1e-2": {"dusk": 0.60, "haze": 0.72, "cast": 0.64},
+    }
+    answer = report({name: dict(row) for name, row in table.items()}, "dusk")
+    try:
+        setting, value = answer
+        value = float(value)
+    except (TypeError, ValueError):
+        raise Wrong("return two things: the name of the setting, and its mean SRCC") from None
+    if setting == "lr 1e-2":
+        raise Wrong("this setting was chosen by the targets that you report: the number flatters you")
+    if setting != "lr 1e-3":
+        raise Wrong("choose the setting with the highest SRCC on the development target")
+    if near(value, (0.74 + 0.60 + 0.62) / 3):
+        raise Wrong("the development target is in the mean; it was used to choose, so it cannot judge")
+    if near(value, (0.72 + 0.64) / 2):
+        raise Wrong("this is the best setting of each target; nobody could know it beforehand")
+    if near(value, 0.74):
+        raise Wrong("this is the SRCC on the development target itself; report the others")
+    if not near(value, 0.61):
+        raise Wrong(f"the mean over the other two targets is .61; yours is {value:.3f}")
+    if report({"only": {"a": 0.5, "b": 0.7, "c": 0.1}}, "c")[0] != "only":
+        raise Wrong("the development target is the second argument, not always 'dusk'")

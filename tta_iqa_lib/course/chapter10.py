@@ -44,3 +44,32 @@ def ex10_2(correct):
         raise Wrong(
             f"for {p_values} the answer is {right}; yours is {answer}. A larger p-value never gets a smaller answer"
         )
+
+
+@checker("ex10_3")
+def ex10_3(chance):
+    """`chance(means, pictures) -> (C,)`: the sampling variance of a batch's mean when rows are crops of pictures."""
+    generator = np.random.default_rng(103)
+    pictures = np.repeat([7, 3, 9, 1, 4], 4)
+    own = dict(zip((7, 3, 9, 1, 4), generator.normal(0, 1, (5, 3)), strict=True))
+    means = np.array([own[p] for p in pictures]) + generator.normal(0, 0.2, (20, 3))
+    answer = np.asarray(chance(means.copy(), pictures.copy()), dtype=float)
+    if answer.shape != (3,):
+        raise Wrong(f"one number a channel is asked for, so the shape is (3,); yours is {answer.shape}")
+    by_picture = np.array([means[pictures == p].mean(0) for p in np.unique(pictures)])
+    expected = by_picture.var(0, ddof=1) / 5
+    if near(answer, means.var(0, ddof=1) / 20) or near(answer, means.var(0) / 20):
+        raise Wrong("these are 20 rows taken for 20 witnesses; four crops of one picture tell nearly the same")
+    if near(answer, by_picture.var(0, ddof=1) / 20):
+        raise Wrong("the pictures are right, but there are 5 of them, not 20")
+    if near(answer, by_picture.var(0) / 5):
+        raise Wrong(
+            "divide by one less than the number of pictures: with five, the biased variance is a fifth too small"
+        )
+    if near(answer, by_picture.var(0, ddof=1)):
+        raise Wrong("this is how single pictures vary; the mean of five varies less")
+    if not near(answer, expected):
+        raise Wrong("average the crops of each picture first; then see how the pictures' means vary")
+    order = generator.permutation(20)
+    if not near(np.asarray(chance(means[order], pictures[order])), expected):
+        raise Wrong("right only while the crops of a picture stand side by side: go by the second argument")

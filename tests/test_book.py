@@ -1,0 +1,107 @@
+"""What every chapter owes its reader: exercises with their solutions, a quiz, a player, and numbers that come from the run."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tta_iqa_lib.course import check
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = {int(path.name[:2]): path for path in sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))}
+PAGES = [ROOT / "index.ipynb", *CHAPTERS.values()]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_of(path: Path) -> str:
+    return "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
+
+
+def players_of(path: Path) -> list[str]:
+    """The HTML of each player, as stored."""
+    outputs = [output for cell in read(path).cells for output in cell.get("outputs", [])]
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+    return [html for html in pages if 'class="tta-player' in html]
+
+
+def test_all_chapters_are_there_and_in_the_table_of_contents():
+    assert set(CHAPTERS) == set(range(1, 13))
+    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"book/(\d\d_\w+)", contents)
+    assert listed == [path.stem for path in CHAPTERS.values()]
+
+
+@pytest.mark.parametrize("number", CHAPTERS, ids=lambda n: f"chapter {n}")
+def test_every_exercise_has_a_stub_hints_and_a_solution_that_is_checked(number):
+    """At least three a chapter; the stub is not attempted, and the solution is run against its checker."""
+    exercises = sorted(name for name in vars(check) if name.startswith(f"ex{number:02d}_"))
+    assert len(exercises) >= 3
+    cells = read(CHAPTERS[number]).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for name in exercises:
+        title = f"## Exercise {number}.{name[-1]}"
+        assert prose.count(title) == 1, title
+        stubs = [cell for cell in cells if re.search(rf"^check\.{name}\(", cell.source, re.MULTILINE)]
+        assert len(stubs) == 1 and "# your code here" in stubs[0].source
+        assert "not attempted" in str(stubs[0].outputs)
+        solved = [c for c in cells if re.search(rf'assert check\.{name}\(.*\)\.status == "passed"', c.source)]
+        assert len(solved) == 1 and "hide-input" in solved[0].metadata.tags
+    assert prose.count("<summary>Hint 1</summary>") == prose.count("<summary>Hint 2</summary>") == len(exercises)
+    assert len(re.findall(r"\*\*Difficulty\*\* [●○]{3} · \*\*about \d+ minutes\*\*", prose)) == len(exercises)
+
+
+@pytest.mark.parametrize("number", CHAPTERS, ids=lambda n: f"chapter {n}")
+def test_a_chapter_follows_the_template(number):
+    """It asks first, says where it fails, quizzes, and sums up."""
+    cells = read(CHAPTERS[number]).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for heading in ("Predict first", "Where it fails", "Take away", "References"):
+        assert re.search(rf"^## {heading}", prose, re.MULTILINE), heading
+    assert "**Time**" in prose and "**You need**" in prose and "After this chapter you can" in prose
+    assert "display.Quiz(" in code_of(CHAPTERS[number])
+    assert "```{bibliography}" in prose
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_players_have_eight_positions_and_stay_small(path):
+    for html in players_of(path):
+        positions = 1
+        for last in re.findall(r'type="range"[^>]* max="(\d+)"', html):
+            positions *= int(last) + 1
+        assert positions >= 8, html[:200]
+        assert len(html.encode()) <= 300_000, html[:200]
+
+
+def test_there_are_players_for_everyone():
+    """At least ten in the book, one at least in every chapter; no two have the same name."""
+    players = {path.stem: players_of(path) for path in PAGES}
+    assert [name for name, found in players.items() if not found] == []
+    names = [re.search(r'id="player-([^"]+)"', html)[1] for found in players.values() for html in found]
+    assert len(names) >= 10 and len(set(names)) == len(names)
+
+
+# A decimal like .47 or 0.935 that stands in a sentence. Settings are whole numbers, short decimals or code.
+TYPED = re.compile(r"(?<![\w.])[-−+]?0?\.\d{2,}(?![\w%])")
+
+
+def sentences(source: str) -> str:
+    """Markdown without code, formulas, links and HTML."""
+    for pattern in (r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\]\([^)]*\)", r"<[^>]+>"):
+        source = re.sub(pattern, " ", source, flags=re.DOTALL)
+    return source
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_no_result_is_typed_into_the_prose(path):
+    """Results in the text come from cells that run; a hypothetical number is marked by 'say' or 'suppose' in its line."""
+    typed = []
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for line in sentences(cell.source).splitlines():
+                if not re.search(r"\b([Ss]ay|[Ss]uppose|[Ii]magine)\b", line):
+                    typed += [f"{cell.id}: {line.strip()}" for _ in TYPED.finditer(line)]
+    assert typed == []

@@ -1,0 +1,124 @@
+"""Chapter 2, distortions: its checkers."""
+
+import numpy as np
+import torch
+from scipy.fft import dctn, idctn
+
+from .checker import Wrong, checker, close, near
+
+
+def _tensor(value, shape) -> torch.Tensor:
+    value = torch.as_tensor(value, dtype=torch.float64)
+    if value.shape != torch.Size(shape):
+        raise Wrong(f"the result has shape {tuple(value.shape)}; {tuple(shape)} is asked for")
+    return value
+
+
+@checker("ex02_1")
+def ex02_1(noise_at):
+    """`noise_at(images (B, 3, H, W), psnr (B,), generator)`: each image has exactly its own PSNR, nothing is clipped."""
+    images = torch.rand(4, 3, 24, 40, generator=torch.Generator().manual_seed(21), dtype=torch.float64)
+    images[1] = 0.02  # clipping at 0 would show here
+    wanted = torch.tensor([12.0, 20.0, 33.0, 27.0], dtype=torch.float64)
+    kept = images.clone()
+    made = _tensor(noise_at(images, wanted.clone(), torch.Generator().manual_seed(5)), images.shape)
+    if not torch.equal(images, kept):
+        raise Wrong("your function changed its input; make a new tensor instead of writing into the old one")
+    again = _tensor(noise_at(images, wanted.clone(), torch.Generator().manual_seed(5)), images.shape)
+    if not torch.equal(made, again):
+        raise Wrong("the same generator state gives other noise: pass `generator=generator` to torch.randn")
+    noise = made - kept
+    found = -10 * noise.square().mean((1, 2, 3)).log10()
+    if not near(found, wanted, 1e-3):
+        if made.min() >= 0 and made.max() <= 1:
+            raise Wrong("the values are clipped to [0, 1]; that changes the error: leave them as they are")
+        if near(-10 * noise.square().mean().log10(), -10 * (10 ** (-wanted / 10)).mean().log10(), 1e-3):
+            raise Wrong("right over the whole batch, but not for each image: normalise every image's noise by itself")
+        if near(found, wanted, 0.5):
+            raise Wrong("close, but right only on average: divide each image's noise by its own root mean square")
+        if near(found, 2 * wanted, 1.0):
+            raise Wrong("this scales the noise by the MSE; its root is the amplitude (20 in place of 10)")
+        if near(found, wanted / 2, 1.0):
+            raise Wrong("too strong: the amplitude is 10^(−PSNR / 20), and not 10^(−PSNR / 40)")
+        raise Wrong(f"the PSNRs are {[round(f, 1) for f in found.tolist()]}; wanted {wanted.tolist()}")
+    shape = (noise / noise.std((1, 2, 3), keepdim=True)).flatten(1)
+    if not near(shape.pow(4).mean(), 3, 0.4):
+        raise Wrong("the error is right, but the noise is not Gaussian: use torch.randn")
+    planes = noise.flatten(2)
+    if near(planes[:, 0], planes[:, 1]) or near(shape[0], shape[1]):
+        raise Wrong("each image and each channel needs noise of its own")
+
+
+def _reference(planes: np.ndarray, tables: np.ndarray, rounding=np.round) -> np.ndarray:
+    result = np.empty_like(planes)
+    for b, y, x in np.ndindex(len(planes), planes.shape[1] // 8, planes.shape[2] // 8):
+        box = b, slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8)
+        result[box] = idctn(rounding(dctn(planes[box], norm="ortho") / tables[b]) * tables[b], norm="ortho")
+    return result
+
+
+@checker("ex02_2")
+def ex02_2(quantise):
+    """`quantise(planes (B, H, W), tables (B, 8, 8)) -> (B, H, W)`: compared block by block with SciPy's DCT."""
+    rng = np.random.default_rng(22)
+    rows, columns = np.mgrid[:24, :40]
+    planes = 90 * np.sin(rows / 5 + columns / 3 + rng.uniform(0, 6, (3, 1, 1))) + rng.normal(0, 15, (3, 24, 40))
+    tables = rng.uniform(5, 60, (3, 8, 8)) * np.array([0.4, 1, 2])[:, None, None]
+    planes, tables = torch.from_numpy(planes), torch.from_numpy(tables)
+    kept = planes.clone()
+    found = _tensor(quantise(planes, tables.clone()), planes.shape)
+    if not torch.equal(planes, kept):
+        raise Wrong("your function changed its input; make a new tensor instead of writing into the old one")
+
+    def reference(tables, *rounding):
+        return _reference(kept.numpy(), tables.numpy(), *rounding)
+
+    def same(other):
+        return (found - torch.as_tensor(other)).abs().double().mean() < 0.05  # a tie of rounding may fall differently
+
+    if same(reference(tables)):
+        return
+    if same(kept):
+        raise Wrong("nothing has been lost: round the divided frequencies")
+    if same(reference(tables, np.floor)) or same(reference(tables, np.trunc)):
+        raise Wrong("round to the nearest integer, neither down (floor, //) nor towards zero (int, trunc)")
+    if same(reference(tables[:1].repeat(3, 1, 1))):
+        raise Wrong("all images were quantised with the table of the first: each has its own")
+    if same(reference(tables.transpose(1, 2))):
+        raise Wrong("rows and columns of the table are swapped: D @ block @ D.T, in this order")
+    if found.abs().mean() < 0.3 * kept.abs().mean():
+        raise Wrong("too small: after rounding, multiply by the table again, then transform back")
+    blocks = torch.from_numpy(reference(tables)).view(3, 3, 8, 5, 8).transpose(2, 3)
+    if same(blocks.reshape(3, 24, 40)):
+        raise Wrong("the blocks are right but not back in their places: transpose (2, 3) again before the reshape")
+    if found.abs().max() > 1.5 * kept.abs().max():
+        raise Wrong("these are frequencies: the way back, D.T @ frequencies @ D, is missing")
+    off = float((found - torch.from_numpy(reference(tables))).abs().mean())
+    raise Wrong(f"off by {off:.1f} grey levels on average: are the blocks 8×8 squares?")
+
+
+@checker("ex02_3")
+def ex02_3(severities_for):
+    """`severities_for(grid (S,), curve (S,) falling, wanted (B,)) -> (B,)`: linear interpolation, ends kept."""
+    grid = torch.tensor([0.0, 0.1, 0.3, 0.6, 1.0], dtype=torch.float64)  # not evenly spaced
+    curve = torch.tensor([1.0, 0.9, 0.6, 0.5, 0.2], dtype=torch.float64)
+    wanted = torch.tensor([0.95, 0.75, 0.55, 0.3, 0.9, 0.6], dtype=torch.float64)
+    expected = torch.tensor([0.05, 0.2, 0.45, 1 - 0.4 / 3, 0.1, 0.3], dtype=torch.float64)
+    found = _tensor(severities_for(grid.clone(), curve.clone(), wanted.clone()), wanted.shape)
+    if not close(found, expected):
+        if close(found, np.interp(wanted, grid, curve)):
+            raise Wrong("this reads the curve forwards: quality is the known axis, severity the sought one")
+        if close(found, np.interp(wanted, curve, grid)):
+            raise Wrong("np.interp needs a rising first axis, and quality falls: flip both lists")
+        if close(found, np.interp(wanted, curve.flip(0), grid)):
+            raise Wrong("one list is flipped and the other is not")
+        nearest = grid[(curve[:, None] - wanted).abs().argmin(0)]
+        if all(float(f) in grid.tolist() for f in found) or close(found, nearest):
+            raise Wrong("this picks a point of the grid; interpolate between the two neighbours")
+        evenly = np.interp(wanted, curve.flip(0), np.linspace(1, 0, 5))
+        if close(found, evenly):
+            raise Wrong("the grid is not evenly spaced: use its values, not their positions")
+        raise Wrong(f"for {wanted.tolist()} expected {[round(e, 2) for e in expected.tolist()]}")
+    ends = _tensor(severities_for(grid.clone(), curve.clone(), torch.tensor([1.2, 0.05], dtype=torch.float64)), (2,))
+    if not close(ends, [0.0, 1.0]):
+        raise Wrong("a quality that no severity reaches gets the nearest end of the grid: 0 for 1.2, and 1 for 0.05")

@@ -77,6 +77,9 @@ def test_a_summary_compares_with_the_source_and_with_the_control():
     stored = stored_difference(results, "rank", "bn-blend")
     fresh = difference(results, "rank", "bn-blend", ["target/haze"], 32)
     assert (stored.value, stored.low, stored.high) == pytest.approx((fresh.value, fresh.low, fresh.high), abs=1e-4)
+    line = next(line for line in results["summary"] if (line["method"], line["minus"]) == ("rank", "source"))
+    p_value = Bootstrap(results).worse_by("rank", "source", ["target/haze"], 32, 0.01)
+    assert line["p_worse"] == pytest.approx(p_value, abs=1e-4)
     with pytest.raises(KeyError, match="no difference"):
         stored_difference(results, "rank", "recipe")
 

@@ -129,8 +129,16 @@ def difference(
     return Bootstrap(results, count, seed).difference(method, control, targets, batch_size)
 
 
+WORSE = 0.01  # a loss in SRCC that a gate must not let through
+
+
 def summarise(results: dict, against: Sequence[str] = ("source",)) -> list[dict]:
-    """Every method against its control and against some others: on each target, and on the mean over headline targets."""
+    """Every method against its control and against some others: on each target, and on the mean over headline targets.
+
+    Returns:
+        [{"method", "minus", "batch_size", "targets", "value", "low", "high", "p_worse"}]; "p_worse" is the p-value of "more than
+        .01 worse" (`Bootstrap.worse_by`), not corrected for the number of lines.
+    """
     grid = results["about"]["grid"]
     groups = {target: [target] for target in grid["targets"]}
     headline = headline_targets(results)
@@ -145,6 +153,7 @@ def summarise(results: dict, against: Sequence[str] = ("source",)) -> list[dict]
                 for name, targets in groups.items():
                     interval = bootstrap.difference(method, other, targets, size)
                     numbers = {key: round(value, 4) for key, value in asdict(interval).items()}
+                    numbers["p_worse"] = round(bootstrap.worse_by(method, other, targets, size, WORSE), 4)
                     summary.append({"method": method, "minus": other, "batch_size": size, "targets": name, **numbers})
     return summary
 

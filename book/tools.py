@@ -7,6 +7,8 @@ python book/tools.py vendor                   MathJax for the pages (build does 
 """
 
 import argparse
+import base64
+import io
 import os
 import platform
 import re
@@ -21,6 +23,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -112,7 +115,23 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET_VIEW, None)  # dead on a page; the HTML beside it is alive
+            data = output.get("data", {})
+            data.pop(WIDGET_VIEW, None)  # dead on a page; the HTML beside it is alive
+            if "image/png" in data:
+                data["image/png"] = shrink(data["image/png"])
+
+
+def shrink(png: str) -> str:
+    """A chart with 256 colours takes a third of the room; a photograph would show it, and is left as it is."""
+    before = base64.b64decode(png)
+    image = Image.open(io.BytesIO(before)).convert("RGB")
+    small = image.quantize(256, dither=Image.Dither.NONE)
+    error = ImageStat.Stat(ImageChops.difference(image, small.convert("RGB"))).mean
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    if max(error) > 0.3 or buffer.tell() >= len(before):  # grey levels of 255, on average
+        return png
+    return base64.b64encode(buffer.getvalue()).decode() + "\n"
 
 
 def record_time(path: Path, seconds: float, megabytes: int) -> None:

@@ -1,0 +1,114 @@
+"""Chapter 3, a blind quality model: its checkers."""
+
+import numpy as np
+import torch
+
+from .checker import Wrong, checker, close
+
+
+@checker("ex03_1")
+def ex03_1(score):
+    """`score({"logits": (B, 10)}) -> (B,)`: the expected grade, grades 1 to 10."""
+    logits = 2 * torch.randn(6, 10, generator=torch.Generator().manual_seed(31), dtype=torch.float64)
+    kept = logits.clone()
+    value = torch.as_tensor(score({"logits": logits}), dtype=torch.float64)
+    if not torch.equal(logits, kept):
+        raise Wrong("your function changed the logits; make a new tensor")
+    if value.shape != (6,):
+        raise Wrong(f"expected one grade for each of 6 images, shape (6,); got {tuple(value.shape)}")
+    weights = np.exp(logits.numpy())
+    chances, grades = weights / weights.sum(1, keepdims=True), np.arange(1, 11)
+    expected = (chances * grades).sum(1)
+    if close(value, expected):
+        return
+    if close(value, expected - 1):
+        raise Wrong("the grades run from 1 to 10, not from 0 to 9: column 0 is grade 1")
+    if close(value, logits.argmax(1) + 1) or close(value, logits.argmax(1)):
+        raise Wrong("this is the most likely grade, not the expected one: two images with one peak would tie")
+    if close(value, (logits.numpy() * grades).sum(1)):
+        raise Wrong("logits are not probabilities: apply a softmax before you average the grades")
+    if close(value, 11 - expected):
+        raise Wrong("the order is reversed: column 9 is the best grade")
+    over_images = weights / weights.sum(0, keepdims=True)
+    if close(value, (over_images * grades).sum(1)):
+        raise Wrong("the softmax runs over the images; probabilities add up to one within an image (dim=1)")
+    if close(value, chances.mean(1) * 55) or close(value, chances @ grades / 10):
+        raise Wrong("do not divide by the number of grades: the probabilities are the weights already")
+    raise Wrong("not the expected grade: softmax each row, then add up grade times probability")
+
+
+@checker("ex03_2")
+def ex03_2(split):
+    """`split(content, share, seed) -> (N,) bool`: whole contents held out."""
+    generator = np.random.default_rng(32)
+    names = np.array([f"scene-{i:02d}" for i in range(24)])
+    content = generator.permutation(np.repeat(names, generator.integers(5, 25, len(names))))
+    kept = content.copy()
+
+    def mask(seed, share=0.25):
+        found = np.asarray(split(content, share, seed))
+        if found.shape != content.shape:
+            raise Wrong(f"expected a mask with one value for each of {len(content)} crops; got shape {found.shape}")
+        return found.astype(bool)
+
+    first = mask(0)
+    if (content != kept).any():
+        raise Wrong("your function changed the array of contents")
+    if first.all() or not first.any():
+        raise Wrong("one side of the split is empty")
+    both = set(content[first]) & set(content[~first])
+    if both:
+        raise Wrong(f"{len(both)} contents stand on both sides, '{min(both)}' among them: draw contents, not crops")
+    if not np.array_equal(first, mask(0)):
+        raise Wrong("the same seed gave two different splits: make a generator from the seed")
+    others = [mask(seed) for seed in (1, 2, 3)]
+    if all(np.array_equal(first, other) for other in others):
+        raise Wrong("the seed changes nothing: the contents must be drawn at random")
+    for found, share in ((first, 0.25), *((other, 0.25) for other in others), (mask(4, 0.5), 0.5)):
+        of_contents, of_crops = len(set(content[found])) / len(names), found.mean()
+        if min(abs(of_contents - share), abs(of_crops - share)) > 0.08:
+            if share == 0.25 and abs(of_contents - 0.75) < 0.08:
+                raise Wrong("the sides are swapped: True marks the crops to test on, a share of about 0.25")
+            raise Wrong(f"with share = {share} the test side holds {of_contents:.0%} of the contents")
+
+
+@checker("ex03_3")
+def ex03_3(average):
+    """`average(score, images) -> (B,)`: the mean score over the eight symmetries of the square."""
+    generator = torch.Generator().manual_seed(33)
+    images = torch.rand(4, 3, 6, 6, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64)
+    kept = images.clone()
+
+    def score(batch):
+        return (batch * weight).sum((1, 2, 3)) + ((batch * weight).sum((1, 2, 3))) ** 2
+
+    value = torch.as_tensor(average(score, images), dtype=torch.float64)
+    if not torch.equal(images, kept):
+        raise Wrong("your function changed its inputs; `flip` and `rot90` make new tensors")
+    if value.shape != (4,):
+        raise Wrong(f"expected one score for each of 4 images, shape (4,); got {tuple(value.shape)}")
+    array = images.numpy()
+    turns = [np.rot90(array, k, (2, 3)) for k in range(4)]
+    views = [torch.from_numpy(np.ascontiguousarray(v)) for t in turns for v in (t, t[..., ::-1])]
+    scores = torch.stack([score(v) for v in views])  # turn 0, its mirror image, turn 1, …
+    if close(value, scores.mean(0)):
+        return
+    if close(value, score(torch.stack(views).mean(0))):
+        raise Wrong("you averaged the pictures; average the scores of the views")
+    if close(value, scores[::2].mean(0)):
+        raise Wrong("only the four turns: mirror each of them as well")
+    if close(value, scores[:2].mean(0)):
+        raise Wrong("only the image and its mirror image: the quarter turns are missing")
+    if close(value, scores.sum(0)):
+        raise Wrong("this is the sum over the views; divide by 8, so that scores keep their scale")
+    if close(value, scores.amax(0)) or close(value, scores.median(0).values):
+        raise Wrong("take the mean of the eight scores, not the largest or the middle one")
+    flips = [array, array[..., ::-1], array[..., ::-1, :], array[..., ::-1, ::-1]]
+    twice = [score(torch.from_numpy(np.ascontiguousarray(np.rot90(v, k, (2, 3))))) for v in flips for k in (0, 1)]
+    once = [score(torch.from_numpy(np.ascontiguousarray(v))) for v in flips]
+    repeated = [score(torch.from_numpy(np.ascontiguousarray(np.rot90(v, k, (2, 3))))) for v in flips for k in (0, 2)]
+    if any(close(value, torch.stack(found).mean(0)) for found in (once, repeated)):
+        raise Wrong("some views are missing or counted twice: mirroring along both axes is a half turn")
+    assert close(torch.stack(twice).mean(0), scores.mean(0))  # four mirrorings, each also turned once: the same eight
+    raise Wrong("not the mean over the eight views: turn about the axes (2, 3), by 0 to 3 quarters, each also mirrored")

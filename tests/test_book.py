@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import tta_iqa_lib
 from tta_iqa_lib.course import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,3 +106,16 @@ def test_no_result_is_typed_into_the_prose(path):
                 if not re.search(r"\b([Ss]ay|[Ss]uppose|[Ii]magine)\b", line):
                     typed += [f"{cell.id}: {line.strip()}" for _ in TYPED.finditer(line)]
     assert typed == []
+
+
+def test_each_public_name_is_explained_in_a_chapter():
+    """The map on the API page is complete both ways: every name has its chapter, and the chapter has the name and the equation."""
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| \[(\d+)\]\((\w+)\) \| (?:\{eq\}`([\w-]+)`|–) \|$", page, re.MULTILINE)
+    names = [name for name, *_ in rows]
+    assert sorted(names) == sorted(tta_iqa_lib.__all__)
+    for name, number, stem, equation in rows:
+        source = "\n".join(cell.source for cell in read(CHAPTERS[int(number)]).cells)
+        assert CHAPTERS[int(number)].stem == stem
+        assert re.search(rf"\b{name}\b", source), f"chapter {number} does not mention {name}"
+        assert not equation or f":label: {equation}\n" in source, f"chapter {number} has no equation {equation}"

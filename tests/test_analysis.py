@@ -89,3 +89,15 @@ def test_headline_targets_are_those_of_the_grid_that_the_source_can_read():
     assert headline_targets(results_of({"source": 0.3}, "target/dusk")) == []  # development
     assert headline_targets(results_of({"source": 0.3}, "target/scenes")) == []  # not shifted
     assert headline_targets(results_of({"source": 30.0})) == []  # unreadable
+
+
+def test_the_bootstrap_s_srcc_is_that_of_the_metrics_ties_included():
+    results = results_of({"source": 0.3})
+    run = results["runs"][0]
+    run["scores"] = [round(score, 1) for score in run["scores"]]  # many ties
+    truth = results["truth"][run["target"]]
+    rows = [np.arange(len(truth["content"])), *resamples(len(truth["content"]), truth["content"], 20, 0)]
+    expected = [srcc(np.array(run["scores"])[i], np.array(truth["quality"])[i]) for i in rows]
+    assert Bootstrap(results, 20).values(run) == pytest.approx(expected, abs=1e-12)
+    run["scores"], constant = [0.5] * len(run["scores"]), Bootstrap(results, 20)
+    assert np.isnan(constant.values(run)).all()

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from .benchmark import TARGETS
 from .methods import METHODS
-from .metrics import Interval, resamples, srcc
+from .metrics import Interval, resamples
 from .models import data_folder
 
 
@@ -78,20 +79,22 @@ class Bootstrap:
         self._rows = {}
         self._values: dict[tuple, np.ndarray] = {}
 
-    def _rows_of(self, target: str) -> list[np.ndarray]:
+    def _draws_of(self, target: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For all images, then for each draw: the rows, and the standardised ranks of their quality."""
         if target not in self._rows:
-            content = self.results["truth"][target]["content"]
-            draws = resamples(len(content), content, self.count, self.seed)
-            self._rows[target] = [np.arange(len(content)), *draws]
+            truth = self.results["truth"][target]
+            quality, content = np.array(truth["quality"]), truth["content"]
+            rows = [np.arange(len(content)), *resamples(len(content), content, self.count, self.seed)]
+            self._rows[target] = [(i, _standardised_ranks(quality[i])) for i in rows]
         return self._rows[target]
 
     def values(self, run: dict) -> np.ndarray:
-        """SRCC of a run on all its images, then on each draw: (1 + count,)."""
+        """SRCC (as `metrics.srcc`) of a run on all its images, then on each draw: (1 + count,). Quality's ranks are shared."""
         key = run["method"], run["target"], run["seed"], run["batch_size"]
         if key not in self._values:
-            quality = np.array(self.results["truth"][run["target"]]["quality"])
             scores = np.array(run["scores"])
-            self._values[key] = np.array([srcc(scores[i], quality[i]) for i in self._rows_of(run["target"])])
+            draws = self._draws_of(run["target"])
+            self._values[key] = np.array([_standardised_ranks(scores[i]) @ ranks for i, ranks in draws])
         return self._values[key]
 
     def mean(self, method: str, targets: Iterable[str], batch_size: int) -> np.ndarray:
@@ -111,6 +114,14 @@ class Bootstrap:
         targets = list(targets)
         change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
         return float((1 + (change[1:] >= -margin).sum()) / (1 + self.count))
+
+
+def _standardised_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with mean 0 and length 1: the product of two such vectors is SRCC. NaN where all values are equal."""
+    ranks = rankdata(values)
+    ranks -= ranks.mean()
+    with np.errstate(invalid="ignore"):
+        return ranks / np.linalg.norm(ranks)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

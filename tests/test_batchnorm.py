@@ -531,15 +531,15 @@ def test_of_a_single_picture_both_errors_are_infinite():
 @pytest.mark.parametrize("caution", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("exact", [True, False])
 def test_adaptive_blends_by_one_minus_noise_over_distance(caution, exact):
-    """α = 1 − caution · noise / distance of each episode, not below 0."""
-    source, x = Moments(torch.zeros(6).double(), torch.full((6,), 2.0).double()), series(48) + 3.0
+    """α = 1 − caution · noise / distance of each episode, of means or of variances, not below 0."""
+    x = series(48) + 3.0
     x[16:32] -= x[16:32].mean((0, 2, 3), keepdim=True) - 1e-3  # the second episode is hardly displaced at all
+    source = Moments(torch.zeros(6).double(), moments_of(x[16:32]).var)
     found = Adaptive(caution, exact)(source, measure(x, 3), source, 16)
     alphas = []
     for e, part in enumerate(x.chunk(3)):
         both = displacement(source, measure(part)), stretch(source, measure(part))
-        distance, noise = (sum(value.item() for value in values) for values in zip(*both, strict=True))
-        alphas.append(max(0.0, 1 - caution * noise / distance))
+        alphas.append(max(0.0, *(1 - caution * noise.item() / distance.item() for distance, noise in both)))
         own = blend(source, moments_of(part), alphas[-1], exact)
         assert close((found.mean[e], found.var[e]), own)
     assert alphas[1] < 0.01 and all(0.1 < alphas[e] < 1 for e in (0, 2))

@@ -193,9 +193,10 @@ class Shrink(Statistics):
 class Adaptive(Statistics):
     """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
 
-    `distance` is how far the batch's means and the logarithms of its variances lie from the source's (`displacement` plus
-    `stretch`); `noise` is what that would be by chance, from the spread of the images: the positive-part James-Stein rule
-    [james1961estimation]. No shift, or a batch of one image: α ≈ 0. A clear shift, or many images: α ≈ 1.
+    `distance` is how far the batch's means lie from the source's (`displacement`), `noise` what that would be by chance, from
+    the spread of the images: the positive-part James-Stein rule [james1961estimation]. The same is asked of the logarithms
+    of the variances (`stretch`), and the larger α counts. No shift, or a batch of one image: α ≈ 0. A clear shift, or many
+    images: α ≈ 1.
 
     Attributes:
         caution: the noise counts so many times; more is closer to the source.
@@ -212,9 +213,11 @@ class Adaptive(Statistics):
             raise ValueError(f"caution must not be negative; got {self.caution}")
 
     def __call__(self, source, batch, previous, count):
-        distance, noise = (sum(both) for both in zip(displacement(source, batch), stretch(source, batch), strict=True))
-        alpha = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
-        alpha = torch.where(noise.isinf(), 0.0, alpha)  # a single image, whatever the caution
+        shares = []
+        for distance, noise in (displacement(source, batch), stretch(source, batch)):
+            share = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
+            shares.append(torch.where(noise.isinf(), 0.0, share))  # a single image, whatever the caution
+        alpha = torch.maximum(*shares)
         return blend(source, batch, alpha[:, None], self.exact)
 
 

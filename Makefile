@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book test lab execute headline fair source-model clean
+.PHONY: help book pdf test lab execute headline fair source-model clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -12,6 +12,9 @@ help: ## list these targets
 book: $(READY) ## install, run the short experiment, build the pages into _build/html
 	$(BIN)/tta-iqa demo
 	$(BIN)/python book/tools.py build
+
+pdf: $(READY) ## the whole book as one file, _build/book.pdf (needs a Chromium)
+	$(BIN)/python book/tools.py pdf
 
 test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/ruff check

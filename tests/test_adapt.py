@@ -18,8 +18,8 @@ from tta_iqa_lib.batchnorm import (
     batch_moments,
     batchnorm_layers,
     displacement,
-    norm_affine,
     measure,
+    norm_affine,
     stretch,
 )
 from tta_iqa_lib.gate import ShiftGate

@@ -109,7 +109,7 @@ def test_no_result_is_typed_into_the_prose(path):
 
 
 def test_each_public_name_is_explained_in_a_chapter():
-    """The map on the API page is complete both ways: every name has its chapter, and the chapter has the name and the equation."""
+    """The map on the API page is complete both ways: each name has its chapter, the chapter has name and equation."""
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| \[(\d+)\]\((\w+)\) \| (?:\{eq\}`([\w-]+)`|–) \|$", page, re.MULTILINE)
     names = [name for name, *_ in rows]

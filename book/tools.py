@@ -335,7 +335,7 @@ def pdf() -> int:
                 "document.querySelectorAll('details').forEach((d) => (d.open = true))"
             )  # paper cannot be clicked
             printed = page.pdf(
-                format="A4", print_background=True, margin=MARGINS, tagged=True, outline=True,
+                format="A4", scale=0.8, print_background=True, margin=MARGINS, tagged=True, outline=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
             )  # fmt: skip
             book.append(io.BytesIO(printed), outline_item=page.locator("h1").first.inner_text().strip(" #\n"))

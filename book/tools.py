@@ -314,16 +314,19 @@ MARGINS = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
 FOOTER = '<div style="width:100%;text-align:center;font:8px sans-serif;color:#555"><span class="title"></span></div>'
 
 
-def pdf() -> int:
-    """One PDF of the whole book: every page printed by Chromium once its formulas are set, bound in the book's order."""
+def pdf(names: list[str] | None = None, target: Path = ROOT / "_build" / "book.pdf") -> int:
+    """One PDF of the whole book: every page printed by Chromium once its formulas are set, bound in the book's order.
+
+    `names`: only these pages, such as "book/05_batchnorm".
+    """
     from playwright.sync_api import sync_playwright
     from pypdf import PdfWriter
 
     if not (SITE / "index.html").exists() and (code := build()):
         return code
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
-    target, book = ROOT / "_build" / "book.pdf", PdfWriter()
+    names = names or [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    book = PdfWriter()
     with sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, BROWSERS)), None)
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])

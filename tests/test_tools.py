@@ -1,0 +1,41 @@
+"""The book's workshop: what it does to stored pictures."""
+
+import base64
+import io
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+import tta_iqa_lib as tta
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
+import tools
+
+
+def png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode() + "\n"
+
+
+def test_a_chart_is_stored_small_and_looks_the_same():
+    figure, axis = plt.subplots(figsize=(4, 3))
+    axis.plot(np.sin(np.linspace(0, 9, 200)))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    chart = Image.open(buffer).convert("RGBA")
+    before = png(chart)
+    after = tools.shrink(before)
+    assert len(after) < 0.7 * len(before)
+    small = np.array(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB"), dtype=int)
+    assert np.abs(small - np.array(chart.convert("RGB"), dtype=int)).mean() < 0.3
+
+
+def test_a_photograph_is_left_as_it_is():
+    pixels = (tta.photograph("coffee")[:, :160, :160] * 255).byte().permute(1, 2, 0).numpy()
+    photograph = png(Image.fromarray(pixels))
+    assert tools.shrink(photograph) == photograph

@@ -155,10 +155,7 @@ def test_the_page_remembers_what_was_read(browser, roots):
 
 
 def test_pages_are_light_on_the_wire(browser, roots, path):
-    """A first visit, with an empty cache and a server that compresses text: welcome page 1.4 MB, any other page 3 MB.
-
-    The aim for the welcome page is 1 MB; the theme's icons alone take half of that.
-    """
+    """A first visit, with an empty cache and a server that compresses text: the welcome page 1 MB, any other page 3 MB."""
     context = browser.new_context()
     page, bodies = context.new_page(), []
     page.on("requestfinished", lambda request: bodies.append((request.url, request.response().body())))
@@ -166,4 +163,17 @@ def test_pages_are_light_on_the_wire(browser, roots, path):
     packed = {url: min(len(body), len(gzip.compress(body))) for url, body in bodies}
     context.close()
     largest = sorted(packed.items(), key=lambda item: -item[1])[:3]
-    assert sum(packed.values()) <= (1.4e6 if path == "index.html" else 3e6), largest
+    assert sum(packed.values()) <= (1e6 if path == "index.html" else 3e6), largest
+
+
+def test_icons_in_use_are_drawn(visits, path):
+    """The icon script holds only what pages use; one that it lacks would be drawn as a question mark."""
+    page = visits("http", path).page
+    page.locator("svg.svg-inline--fa").first.wait_for(state="attached")
+    missing = page.evaluate(
+        """[...document.querySelectorAll('svg.svg-inline--fa')].filter(
+            s => !s.querySelector('path')?.getAttribute('d') || s.querySelector('.missing')
+        ).map(s => s.outerHTML.slice(0, 150))"""
+    )
+    left = page.locator("i.fa-solid").count()
+    assert missing == [] and left == 0

@@ -38,7 +38,7 @@ def ex05_1(mix):
 @checker("ex05_2")
 def ex05_2(best_share):
     """`best_share(shift, var, count) -> α`: the share of the batch's mean with the smallest expected squared error."""
-    for shift, var, count in ((1.0, 3.0, 4), (0.5, 4.0, 16), (-2.0, 1.0, 8), (0.3, 0.09, 3)):
+    for shift, var, count in ((1.0, 3.0, 5), (0.5, 4.0, 16), (-2.0, 1.0, 8), (0.3, 0.09, 3)):
         answer = float(best_share(shift, var, count))
         noise = var / count
         expected = shift**2 / (shift**2 + noise)

@@ -134,6 +134,11 @@ def test_a_table_marks_its_headers():
     assert html.count("haze") == 1 and html.count("<td>") == html.count("<td>0.50</td>") == 1
 
 
+def test_a_table_without_a_name_for_a_column_is_refused():
+    with pytest.raises(ValueError, match="needs a name"):
+        Table("Scores", ["", "SRCC"], [["haze", "0.50"]])
+
+
 def test_a_frame_closes_its_figure_and_keeps_its_size():
     figure = plt.figure(figsize=(2, 1), dpi=50)
     number = figure.number

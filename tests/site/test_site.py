@@ -18,6 +18,10 @@ OVERFLOWING = """() => [...document.querySelectorAll('main *')].filter(e => {
 }).map(e => `${e.tagName.toLowerCase()}.${e.className}`).slice(0, 5)"""
 
 
+# What a player shows: its pictures with their text alternatives, and how much of the one on top is uncovered.
+SHOWN = "p => [...p.querySelectorAll('img')].map(i => [i.src, i.alt, i.style.clipPath].join()).join()"
+
+
 def test_page_stays_on_the_site_and_is_quiet(visits, path, origin):
     """A page makes no request to another host, and none of its requests or scripts fails."""
     assert visits(origin, path).problems == []
@@ -35,14 +39,16 @@ def test_players_move_and_quizzes_answer(visits, path, origin):
     """By keyboard alone: a slider changes its picture, a chosen option shows its feedback and no other."""
     page = visits(origin, path).page
     for player in page.locator(".tta-player").all():
-        slider, picture = player.locator("input[type=range]"), player.locator("img")
-        before = picture.get_attribute("src"), slider.get_attribute("aria-valuetext")
-        slider.focus()
-        at_end = slider.input_value() == slider.get_attribute("max")
-        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
-        after = picture.get_attribute("src"), slider.get_attribute("aria-valuetext")
-        assert after[0] != before[0], "the slider moved, its picture did not"
-        assert after[1] != before[1], "the slider moved, its spoken value did not"
+        sliders = player.locator("input[type=range]").all()
+        assert sliders
+        for slider in sliders:
+            before = player.evaluate(SHOWN), slider.get_attribute("aria-valuetext")
+            slider.focus()
+            at_end = slider.input_value() == slider.get_attribute("max")
+            page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+            after = player.evaluate(SHOWN), slider.get_attribute("aria-valuetext")
+            assert after[0] != before[0], "the slider moved, its picture did not"
+            assert after[1] != before[1], "the slider moved, its spoken value did not"
     for quiz in page.locator(".tta-quiz").all():
         options = quiz.locator(".option").all()
         assert len(options) >= 2

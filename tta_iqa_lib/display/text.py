@@ -46,6 +46,10 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def __post_init__(self):
+        if not all(str(cell).strip() for cell in self.header):
+            raise ValueError("every column of a table needs a name: a screen reader reads it before each cell")
+
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{cell}</th>' for cell in self.header)
         body = "".join(

@@ -335,13 +335,11 @@ FOOTER = '<div style="width:100%;text-align:center;font:8px sans-serif;color:#55
 def pdf(names: list[str] | None = None, target: Path = ROOT / "_build" / "book.pdf") -> int:
     """One PDF of the whole book: every page printed by Chromium once its formulas are set, bound in the book's order.
 
-    `names`: only these pages, such as "book/05_batchnorm".
+    The pages must have been built. `names`: only these, such as "book/05_batchnorm".
     """
     from playwright.sync_api import sync_playwright
     from pypdf import PdfWriter
 
-    if not (SITE / "index.html").exists() and (code := build()):
-        return code
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     names = names or [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
     book = PdfWriter()
@@ -352,9 +350,8 @@ def pdf(names: list[str] | None = None, target: Path = ROOT / "_build" / "book.p
         for name in names:
             page.goto((SITE / f"{name}.html").as_uri())
             page.evaluate("async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }")
-            page.evaluate(
-                "document.querySelectorAll('details').forEach((d) => (d.open = true))"
-            )  # paper cannot be clicked
+            # Paper cannot be clicked. Code that the page hides stays hidden: the style sheet sees to that.
+            page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
             printed = page.pdf(
                 format="A4", scale=0.8, print_background=True, margin=MARGINS, tagged=True, outline=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
@@ -384,7 +381,7 @@ def main() -> int:
         case "build":
             return build()
         case "pdf":
-            return pdf()
+            return build() or pdf()  # never an older book
         case "check-figures":
             faults = check_figures(list_notebooks())
             print("\n".join(faults) or "every figure has alt text and a caption")

@@ -16,7 +16,7 @@ from tta_iqa_lib.loop import Result
 
 def result(variances: tuple[float, float] = (0.0, 1.0), **means: tuple[float, float]) -> Result:
     """A result in which this was measured of the means, layer by layer, and of all layers' variances."""
-    return Result(*torch.zeros(3, 4), shift={name: (value, variances) for name, value in means.items()})
+    return Result(*torch.zeros(3, 4), pictures=4, shift={name: (value, variances) for name, value in means.items()})
 
 
 def at_home() -> tta.QualityModel:
@@ -88,6 +88,13 @@ def test_flat_light_opens_the_gate():
 def test_a_batch_below_the_least_size_stays_with_the_source():
     far = result(first=(100.0, 1.0))
     assert (ShiftGate(least=4)(far), ShiftGate(least=5)(far)) == ("adapted", "source")
+
+
+def test_crops_do_not_make_a_batch_larger():
+    """Three dark pictures in four crops each are three pictures, and left alone; four of them are adapted to."""
+    model, images = at_home(), 0.1 * pictures(4)
+    decisions = [Adapter(model, crops=4).run(images[:n].repeat_interleave(4, 0)).decision for n in (3, 4)]
+    assert decisions == ["source", "adapted"]
 
 
 def test_a_single_image_gets_the_sources_score_however_dark_it_is():

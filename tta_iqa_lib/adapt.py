@@ -147,6 +147,7 @@ class Adapter:
             for label, r in zip(members, results, strict=True)
             for name, value in r.shift.items()
         }
+        merged.pictures = sum(r.pictures for r in results)
         decisions = {r.decision for r in results}
         merged.decision = decisions.pop() if len(decisions) == 1 else "mixed"
         return merged

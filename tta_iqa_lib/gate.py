@@ -18,7 +18,7 @@ class ShiftGate:
 
     Attributes:
         threshold: adapt from so many times the distance by chance, of the means or of the variances.
-        least: smaller batches are left to the source.
+        least: batches of fewer pictures are left to the source.
     """
 
     threshold: float = 10.0
@@ -28,7 +28,7 @@ class ShiftGate:
         """ "adapted" or "source"."""
         if not result.shift:
             return "adapted"
-        if len(result.scores) < self.least:
+        if result.pictures < self.least:
             return "source"
         first = next(iter(result.shift.values()))
         return "adapted" if any(distance >= self.threshold * noise for distance, noise in first) else "source"

@@ -42,6 +42,7 @@ class Result:
         skipped: losses that could not be formed, and why.
         shift: by BatchNorm layer, how far the batch's means (`batchnorm.displacement`) and variances (`batchnorm.stretch`)
             lie from the source's, each as (distance, what it would be by chance); measured only where there is a gate.
+        pictures: how many pictures the batch shows: B, or fewer where they came in crops.
         decision: "adapted", "statistics" or "source": whose scores were returned.
     """
 
@@ -51,6 +52,7 @@ class Result:
     trace: list[dict] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     shift: dict[str, tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=dict)
+    pictures: int = 0
     decision: str = "adapted"
 
 
@@ -130,7 +132,7 @@ def adapt_batch(
         if state.optimizer:
             optimizer.load_state_dict(state.optimizer)
 
-    results = [Result(part, part, part) for part in source_scores.split(size)]
+    results = [Result(part, part, part, pictures=size // recipe.crops) for part in source_scores.split(size)]
     # One block of rows an episode: its clean images first, then its copies.
     rows = torch.cat([view.unflatten(0, (episodes, size)) for view in views.values()], 1).flatten(0, 1)
     with controlled(model, recipe.statistics, recipe.through) as control:

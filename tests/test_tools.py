@@ -2,17 +2,13 @@
 
 import base64
 import io
-import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import tools
 from PIL import Image
 
 import tta_iqa_lib as tta
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
-import tools
 
 
 def png(image: Image.Image) -> str:

@@ -2,14 +2,10 @@
 
 import os
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
-from pypdf import PdfReader
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import tools
+from pypdf import PdfReader
 
 
 def test_the_printed_pages_are_bound_in_order(site, tmp_path):

@@ -92,7 +92,7 @@ GRIDS = {
         ),
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
-        Grid("fair", FAIR, seeds=(0, 1), batch_sizes=(32,), images=64),
+        Grid("fair", FAIR, seeds=(0, 1, 2), images=64),
         Grid("gate", ("source", "recipe-open", "recipe"), ("source/test-large",), (0,), _SIZES),
         Grid(
             "gate-one-sided",

@@ -9,7 +9,7 @@ from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adapt import DEFAULT_GATE, Adapter
-from tta_iqa_lib.batchnorm import Blend, batch_moments, batchnorm_layers
+from tta_iqa_lib.batchnorm import Blend, Ema, Source, batch_moments, batchnorm_layers
 from tta_iqa_lib.gate import ShiftGate
 from tta_iqa_lib.loop import Result
 
@@ -113,3 +113,48 @@ def test_a_model_without_batchnorm_adapts_behind_the_gate():
     assert gated.decision == "adapted" and gated.shift == {}
     assert torch.equal(gated.scores, Adapter(model, [loss])(images)) and (gated.scores > gated.source_scores).all()
     assert Adapter(model).run(images).decision == "adapted"
+
+
+def forwards(model) -> list[int]:
+    """A list that grows by the number of images at each forward pass of the model."""
+    seen: list[int] = []
+    next(iter(model.features)).register_forward_hook(lambda layer, inputs, output: seen.append(len(output)))
+    return seen
+
+
+def test_the_gate_costs_no_adaptation_where_it_stays_with_the_source():
+    """Eight views of the source at home; the same and the eight adapted ones in the dark."""
+    model, images = at_home(), pictures(16)
+    seen = forwards(model)
+    assert (Adapter(model, views=8).run(images).decision, len(seen)) == ("source", 8)
+    seen.clear()
+    assert (Adapter(model, views=8).run(images / 4).decision, len(seen)) == ("adapted", 16)
+
+
+def test_folded_episodes_decide_each_for_itself():
+    """One at home, one in the dark, in one pass: each as alone."""
+    model = at_home()
+    images = torch.cat([pictures(16), pictures(16) / 4])
+    alone = torch.cat([Adapter(model)(part) for part in images.split(16)])
+    together = Adapter(model, fold=2).predict(images, 16, shuffle=False)
+    assert torch.allclose(together, alone, rtol=0, atol=1e-5)
+    assert torch.allclose(together[:16], Adapter(model, [], Source())(images[:16]), rtol=0, atol=1e-6)
+
+
+def test_a_stream_is_not_moved_by_batches_that_stay_with_the_source():
+    model, home = at_home(), pictures(16)
+    adapter = Adapter(model, [], Ema(0.5), gate=ShiftGate())
+    with adapter.online():
+        dark = adapter(home / 4)
+        assert adapter.run(home).decision == "source"
+        again = adapter(home / 4)
+    with adapter.online():
+        twice = [adapter(home / 4), adapter(home / 4)]
+    assert torch.equal(dark, twice[0]) and torch.equal(again, twice[1]) and not torch.equal(dark, again)
+
+
+def test_a_gate_that_is_not_early_sees_the_adapted_scores():
+    model, images, moved = at_home(), pictures(16), []
+    gate = lambda result: moved.append((result.scores - result.source_scores).abs().max()) or "source"  # noqa: E731
+    Adapter(model, [], Blend(0.5), gate=gate)(images)
+    assert len(moved) == 1 and moved[0] > 1e-3

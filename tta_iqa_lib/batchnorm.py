@@ -321,9 +321,8 @@ class Control:
         mean, var = (m.expand(self.episodes, -1) for m in moments)
         self.used[name] = Moments(mean.detach(), var.detach())
         weight, bias = layer.weight, layer.bias
-        if (
-            self.episodes == 1 and not mean.requires_grad
-        ):  # PyTorch's own kernel: bit for bit plain inference at the source
+        shared = self.episodes == 1 or (moments.mean.ndim == 1 and (weight is None or weight.ndim == 1))
+        if shared and not mean.requires_grad:  # PyTorch's own kernel: bit for bit plain inference at the source
             weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
             return batch_norm(x, mean[0], var[0], weight, bias, False, 0.0, layer.eps)
         scale = torch.rsqrt(var + layer.eps)

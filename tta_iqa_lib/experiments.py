@@ -93,14 +93,16 @@ GRIDS = {
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
         Grid("fair", FAIR, seeds=(0, 1, 2), images=64),
-        Grid("gate", ("source", "recipe-open", "recipe"), ("source/test-large",), (0,), _SIZES),
-        Grid(
-            "gate-one-sided",
-            ("source", "recipe-open", "recipe"),
-            ("source/test-large",),
-            (0,),
-            _SIZES,
-            order="by-quality",
+        *(
+            Grid(
+                name,
+                ("source", "views", "recipe-open", "recipe"),
+                ("source/test-large",),
+                (0, 1, 2),
+                _SIZES,
+                order=order,
+            )
+            for name, order in (("gate", "shuffled"), ("gate-one-sided", "by-quality"))
         ),
         Grid(
             "faults", ("published-control", "published", *(f"fault-{n}" for n in FAULTS)), _DEVELOPMENT[:1], images=64

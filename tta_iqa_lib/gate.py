@@ -24,6 +24,8 @@ class ShiftGate:
     threshold: float = 10.0
     least: int = 4
 
+    early = True  # it needs nothing but the measured shift: where it answers "source", no adaptation is computed
+
     def __call__(self, result: Result) -> str:
         """ "adapted" or "source"."""
         if not result.shift:

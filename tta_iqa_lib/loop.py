@@ -40,10 +40,12 @@ class Result:
         statistics_scores: (B,) under the statistics rule before any step of the optimiser.
         trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step.
         skipped: losses that could not be formed, and why.
-        shift: by BatchNorm layer, how far the batch's means (`batchnorm.displacement`) and variances (`batchnorm.stretch`)
-            lie from the source's, each as (distance, what it would be by chance); measured only where there is a gate.
+        shift: by BatchNorm layer, how far the means (`batchnorm.displacement`) and variances (`batchnorm.stretch`) that the
+            source model meets in the batch lie from its own, each as (distance, what it would be by chance); measured only
+            where there is a gate.
         pictures: how many pictures the batch shows: B, or fewer where they came in crops.
-        decision: "adapted", "statistics" or "source": whose scores were returned.
+        decision: "adapted", "statistics" or "source": whose scores were returned. An early gate that answers "source" is
+            taken at its word: nothing is adapted, and all three scores are the source's.
     """
 
     scores: Tensor
@@ -56,6 +58,7 @@ class Result:
     decision: str = "adapted"
 
 
+# A gate with a true attribute `early` decides from the source model's scores and the measured shift alone.
 Gate = Callable[[Result], str]
 
 
@@ -94,10 +97,16 @@ class _Forward:
         self.control.episodes, self.control.clean = episodes, clean
         return functional_call(self.model, {**self.fixed, **params}, (rows,), {"with_features": True})
 
-    def average(self, params: dict[str, Tensor], rows: Tensor, episodes: int, views: int) -> tuple[Tensor, Tensor]:
-        """Scores averaged over the symmetric views of the rows; features of the rows as they are."""
-        outputs = [self(params, view, episodes, None) for view in symmetries(rows, views)[::-1]]  # the plain view last
-        return torch.stack([scores for scores, _ in outputs]).mean(0) if views > 1 else outputs[-1][0], outputs[-1][1]
+    def average(
+        self, params: dict[str, Tensor], rows: Tensor, episodes: int, views: int, record: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Scores averaged over the symmetric views of the rows; features, and the record, of the rows as they are."""
+        plain, *turned = symmetries(rows, views)
+        self.control.record = False
+        scores = [self(params, view, episodes, None)[0] for view in turned[::-1]]
+        self.control.record = record
+        last, features = self(params, plain, episodes, None)
+        return torch.stack([*scores, last]).mean(0) if scores else last, features
 
 
 @torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
@@ -123,7 +132,16 @@ def adapt_batch(
     size = len(images) // episodes
     sign = 1.0 if model.higher_is_better else -1.0
     learns = bool(recipe.losses) and recipe.steps > 0
-    source_scores, source_features, views = _source_pass(model, images, recipe, size, sign)
+    source_scores, source_features, shifts = _source_pass(model, images, recipe, episodes)
+    results = [
+        Result(part, part, part, shift=shift, pictures=size // recipe.crops)
+        for part, shift in zip(source_scores.split(size), shifts, strict=True)
+    ]
+    if getattr(recipe.gate, "early", False) and all(recipe.gate(result) == "source" for result in results):
+        for result in results:
+            result.decision = "source"
+        return results, state
+    views = _views(model, images, recipe, size, sign)
     params = _starting_params(model, state, recipe, episodes) if learns else {}
     optimizer = None
     if params:
@@ -132,7 +150,6 @@ def adapt_batch(
         if state.optimizer:
             optimizer.load_state_dict(state.optimizer)
 
-    results = [Result(part, part, part, pictures=size // recipe.crops) for part in source_scores.split(size)]
     # One block of rows an episode: its clean images first, then its copies.
     rows = torch.cat([view.unflatten(0, (episodes, size)) for view in views.values()], 1).flatten(0, 1)
     with controlled(model, recipe.statistics, recipe.through) as control:
@@ -177,18 +194,14 @@ def adapt_batch(
                 parameter.grad = gradient
             optimizer.step()
         params = {name: p.detach() for name, p in params.items()}
-        control.record = recipe.gate is not None
         with torch.no_grad():
             scores, _ = forward.average(params, images, episodes, recipe.views)
-    found = control.measured.items() if recipe.gate else ()
-    measured = {layer: (displacement(*moments), stretch(*moments)) for layer, moments in found}
-    for e, (result, part) in enumerate(zip(results, scores.split(size), strict=True)):
+    for result, part in zip(results, scores.split(size), strict=True):
         if not params:
             result.statistics_scores = part
         elif recipe.views == 1 and result.trace:
             result.statistics_scores = result.trace[0]["scores"]
         result.scores = part
-        result.shift = {k: tuple((float(d[e]), float(n[e])) for d, n in parts) for k, parts in measured.items()}
         if recipe.gate is not None:
             _decide(recipe.gate, result)
     return results, State(params, dict(control.used), optimizer.state_dict() if optimizer else None)
@@ -204,18 +217,34 @@ def _uphill(params: dict[str, Tensor], gradients: tuple, radius: float, episodes
     return {name: (p + step).detach().requires_grad_() for (name, p), step in moved}
 
 
-def _source_pass(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> tuple[Tensor, Tensor, dict]:
-    """The source model's scores and features of the images, and the views: the images and the copies for the losses."""
-    # Layers that keep no running statistics have no source moments: their plain inference uses the batch's.
-    memoryless = any(layer.running_mean is None for layer in batchnorm_layers(model).values())
-    with torch.no_grad(), controlled(model, Batch() if memoryless else Source()) as control:
+def _source_pass(model, images: Tensor, recipe: Recipe, episodes: int) -> tuple[Tensor, Tensor, list[dict]]:
+    """The source model's scores and features of the images; and, for a gate, each episode's `Result.shift`."""
+    with torch.no_grad(), _as_source(model) as control:
+        control.crops = recipe.crops
         forward = _Forward(model, control)
-        scores, features = forward.average({}, images, len(images) // size if memoryless else 1, recipe.views)
-        makers = view_makers(recipe.losses) if recipe.steps else []
-        drawn = [
-            _draw(makers, part, lambda x: sign * forward({}, x, 1, None)[0], recipe.seed) for part in images.split(size)
-        ]
-    return scores, features, {"clean": images} | {n: torch.cat([copies[n] for copies in drawn]) for n in drawn[0]}
+        scores, features = forward.average({}, images, episodes, recipe.views, record=recipe.gate is not None)
+    measured = {layer: (displacement(*moments), stretch(*moments)) for layer, moments in control.measured.items()}
+    shifts = [
+        {layer: tuple((float(d[e]), float(n[e])) for d, n in parts) for layer, parts in measured.items()}
+        for e in range(episodes)
+    ]
+    return scores, features, shifts
+
+
+def _views(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> dict[str, Tensor]:
+    """The images, and the copies that the losses ask for, drawn episode by episode."""
+    makers = view_makers(recipe.losses) if recipe.steps else []
+    with torch.no_grad(), _as_source(model) as control:
+        forward = _Forward(model, control)
+        scorer = lambda x: sign * forward({}, x, 1, None)[0]  # noqa: E731
+        drawn = [_draw(makers, part, scorer, recipe.seed) for part in images.split(size)]
+    return {"clean": images} | {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
+
+
+def _as_source(model):
+    """Plain inference: with the source's moments, or, where no layer keeps any, with the batch's own."""
+    memoryless = any(layer.running_mean is None for layer in batchnorm_layers(model).values())
+    return controlled(model, Batch() if memoryless else Source())
 
 
 def _starting_params(model, state: State, recipe: Recipe, episodes: int) -> dict[str, Tensor]:

@@ -191,3 +191,33 @@ def test_what_a_model_remembers_is_of_its_training_rows(folder, monkeypatch):
     scores, features = score_all(model, centre(data.images[train], 192), with_features=True)
     assert torch.allclose(model.feature_mean, features.mean(0), atol=1e-5)
     assert model.score_mean.item() == pytest.approx(scores.mean().item(), abs=1e-5)
+
+
+def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
+    """Two seeds are two source models; a second call reads what the first one stored."""
+    monkeypatch.setattr(opinions, "fit", lambda model, *args, **options: model)
+    monkeypatch.setattr(opinions, "HELD_OUT", 0.4)
+    monkeypatch.setattr(opinions, "PLAN", (("as it is", ("source", "bn-batch"), 4), ("dark", ("source",), 4)))
+    results = opinions.evaluate(folder, 4, seeds=(0, 1), progress=False)
+    runs = {(r["method"], r["target"], r["seed"]): r for r in results["runs"]}
+    assert len(runs) == len(results["runs"]) == 3 * 2 * 3  # subsets, seeds, (condition, method) pairs
+    bright, dark, other = (
+        runs["source", f"ss02/{c}", s]["scores"] for c, s in (("as it is", 0), ("dark", 0), ("as it is", 1))
+    )
+    assert bright != dark and bright != other
+    data = load(folder, progress=False)
+    _, held, test = split(data, "ss02")
+    model = train_source(data, "ss02", 1, progress=False)
+    assert other == pytest.approx(model(opinions.as_float(centre(data.images[test]))).tolist(), abs=1e-4)
+    known = results["about"]["ss02"]
+    assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
+    assert results["truth"]["ss02/dark"]["quality"] == data.scores[test].tolist()
+    monkeypatch.setattr(
+        opinions.METHODS["source"].adapter(model, 0).__class__, "predict", None
+    )  # nothing is computed again
+    assert opinions.evaluate(folder, 4, seeds=(0, 1), progress=False) == results
+
+
+def test_an_unknown_architecture_is_an_error_before_the_work_begins(folder):
+    with pytest.raises(ValueError, match="no backbone 'resnet7'"):
+        opinions.evaluate(folder, 4, architecture="resnet7", progress=False)

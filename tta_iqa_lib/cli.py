@@ -143,26 +143,29 @@ def experiment(
 def opinions(
     folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
     images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 128,
+    seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = 3,
+    architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = "small",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
 
+    Another architecture than the small one stores opinions-ARCHITECTURE.json.
     Images and trained models stay on this machine, in the cache folder.
     """
     from .analysis import write_results
-    from .databases import DatabaseError
     from .models import data_folder
     from .opinions import evaluate
 
     try:
-        results = evaluate(folder, images)
-    except DatabaseError as error:
+        results = evaluate(folder, images, range(seeds), architecture)
+    except ValueError as error:  # no such database, no such architecture
         _complain(str(error))
         raise typer.Exit(2) from None
-    file = (out or data_folder() / "results") / "opinions.json"
+    name = "opinions" if architecture == "small" else f"opinions-{architecture}"
+    file = (out or data_folder() / "results") / f"{name}.json"
     write_results(results, file)
     for run in results["runs"]:
-        print(f"{run['target']:16s}{run['method']:14s}{run['batch_size']:3d}  SRCC {run['srcc']:.3f}")
+        print(f"{run['target']:16s}{run['method']:14s}{run['seed']:2d}{run['batch_size']:4d}  SRCC {run['srcc']:.3f}")
     print(f"written: {file}")
 
 

@@ -92,7 +92,7 @@ GRIDS = {
         ),
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
-        Grid("fair", FAIR, seeds=(0, 1, 2), images=64),
+        Grid("fair", FAIR, seeds=(0, 1, 2, 3, 4), images=64),
         *(
             Grid(
                 name,
@@ -104,9 +104,7 @@ GRIDS = {
             )
             for name, order in (("gate", "shuffled"), ("gate-one-sided", "by-quality"))
         ),
-        Grid(
-            "faults", ("published-control", "published", *(f"fault-{n}" for n in FAULTS)), _DEVELOPMENT[:1], images=64
-        ),
+        Grid("faults", ("published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
         *(
             Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0,), _SIZES, 64, order, online, False)
             for order in ("shuffled", "by-content")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,26 +149,36 @@ PLAN = (  # condition, methods, batch size
 )
 
 
-def evaluate(folder: str | Path, images: int = 128, seed: int = 0, progress: bool = True) -> dict:
+def evaluate(
+    folder: str | Path,
+    images: int = 128,
+    seeds: Sequence[int] = (0, 1, 2),
+    architecture: str = "small",
+    progress: bool = True,
+) -> dict:
     """All directions, conditions and methods of `PLAN`; each finished run is kept in the cache, so it can be resumed.
 
     Args:
         images: of the subset left out, drawn evenly.
+        seeds: each trains a source model of its own, and draws the order of the images.
 
     Returns:
-        {"about", "truth": {subset: {"quality", "content"}}, "runs": [{"method", "target", "condition", "seed", "batch_size",
-        "srcc", "plcc", "within" (mean SRCC inside the batches), "scores"}]}; "target" is "SUBSET/CONDITION".
+        {"about", "truth": {target: {"quality", "content"}}, "runs": [{"method", "target", "seed", "batch_size", "srcc",
+        "plcc", "within" (mean SRCC inside the batches), "scores"}]}; "target" is "SUBSET/CONDITION".
     """
+    untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
     code = code_hash(adapt, batchnorm, gate, loop, losses, sys.modules[__name__])[:16]
     cache = cache_folder() / "opinions" / f"runs-{code}-{images}"
     cache.mkdir(parents=True, exist_ok=True)
     truth, runs, about = {}, [], {}
-    jobs = [(subset, *job) for subset in SUBSETS for job in PLAN]
-    for subset, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
-        model = train_source(data, subset, seed, progress=progress)
+    jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
+    for subset, seed, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
+        model = train_source(data, subset, seed, architecture, progress=progress)
         _, held, test = split(data, subset)
-        about[subset] = {"held_out_srcc": round(_srcc_of(model, data, held), 4), "held_out_images": len(held)}
+        known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}})["held_out_srcc"]
+        if seed not in known:
+            known[seed] = round(_srcc_of(model, data, held), 4)
         rows = test[np.linspace(0, len(test) - 1, min(images, len(test))).round().astype(int)]
         quality = data.scores[rows]
         pixels = as_float(centre(data.images[rows]))
@@ -178,7 +189,7 @@ def evaluate(folder: str | Path, images: int = 128, seed: int = 0, progress: boo
         target = f"{subset}/{condition}"
         truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
         for method in methods:
-            file = cache / f"{target.replace('/', '-')}-{method}-{seed}-{size}.json"
+            file = cache / f"{architecture}-{target.replace('/', '-')}-{method}-{seed}-{size}.json"
             if not file.is_file():
                 scores = torch.empty(len(rows))
                 adapter = METHODS[method].adapter(model, seed)
@@ -202,7 +213,8 @@ def evaluate(folder: str | Path, images: int = 128, seed: int = 0, progress: boo
             )
     about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": EPOCHS, "lr": LR}
     about |= {
-        "architecture": "small",
+        "architecture": architecture,
+        "seeds": list(seeds),
         "labels": {name: method.label for name, method in METHODS.items()},
         "database": "BIQ2021",
         "torch": torch.__version__,

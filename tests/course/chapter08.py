@@ -7,8 +7,12 @@ import numpy as np
 import torch
 
 
+def clones_of(state):
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
 def episodic_reference(start, batches, adapt, score):
-    return [score(adapt(dict(start), batch), batch) for batch in batches]
+    return [score(adapt(clones_of(start), batch), batch) for batch in batches]
 
 
 def episodic_with_deepcopy(start, batches, adapt, score):
@@ -19,8 +23,22 @@ def episodic_with_deepcopy(start, batches, adapt, score):
     return out
 
 
+def episodic_puts_back(start, batches, adapt, score):
+    kept, own, out = clones_of(start), dict(start), []
+    for batch in batches:
+        state = adapt(dict(own), batch)
+        out.append(np.array(score(state, batch)))
+        for name, tensor in own.items():
+            tensor.copy_(kept[name])
+    return out
+
+
+def shallow(start, batches, adapt, score):
+    return [score(adapt(dict(start), batch), batch) for batch in batches]
+
+
 def online(start, batches, adapt, score):
-    state, out = dict(start), []
+    state, out = clones_of(start), []
     for batch in batches:
         state = adapt(state, batch)
         out.append(score(state, batch))
@@ -28,7 +46,7 @@ def online(start, batches, adapt, score):
 
 
 def late(start, batches, adapt, score):
-    state, out = dict(start), []
+    state, out = clones_of(start), []
     for batch in batches:
         out.append(score(state, batch))
         state = adapt(state, batch)
@@ -36,29 +54,37 @@ def late(start, batches, adapt, score):
 
 
 def all_first(start, batches, adapt, score):
-    state = dict(start)
+    state = clones_of(start)
     for batch in batches:
         state = adapt(state, batch)
     return [score(state, batch) for batch in batches]
 
 
-def restores_values(start, batches, adapt, score):
+def resets_before(start, batches, adapt, score):
+    kept, out = clones_of(start), []
+    for batch in batches:
+        start.update(clones_of(kept))
+        out.append(score(adapt(start, batch), batch))
+    return out
+
+
+def resets_after(start, batches, adapt, score):
     out = []
     for batch in batches:
-        kept = dict(start)
+        kept = clones_of(start)
         out.append(score(adapt(start, batch), batch))
-        for key in kept:
-            start[key] = kept[key]
-    start["shift"] = 99.0
+        start.update(kept)
     return out
 
 
 EX08_WRONG = {
     "leaks from one batch": online,
     "batches 1 and 3 are equal": all_first,
-    "before adapting": lambda start, batches, adapt, score: [score(dict(start), batch) for batch in batches],
+    "before adapting": lambda start, batches, adapt, score: [score(start, batch) for batch in batches],
     "the batch before it": late,
-    "`start` was changed": restores_values,
+    "the copy is shallow": shallow,
+    "`start` was changed": resets_before,
+    "in new tensors": resets_after,
     "should be": lambda start, batches, adapt, score: [[0.0] * len(batch) for batch in batches],
 }
 
@@ -141,7 +167,7 @@ EX08_3_WRONG = {
 }
 
 CASES = {
-    "ex08_1": ([episodic_reference, episodic_with_deepcopy], EX08_WRONG),
+    "ex08_1": ([episodic_reference, episodic_with_deepcopy, episodic_puts_back], EX08_WRONG),
     "ex08_2": ([borrowed, borrowed_a_copy], EX08_2_WRONG),
     "ex08_3": ([equal_sizes, equal_sizes_by_numpy], EX08_3_WRONG),
 }

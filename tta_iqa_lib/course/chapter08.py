@@ -10,28 +10,39 @@ from .checker import Wrong, checker
 def ex08_1(episodic):
     """`episodic(start, batches, adapt, score) -> [scores]`: every batch starts from the same state."""
 
-    def adapt(state, batch):  # writes into the state it is given, as optimisers do
-        state["shift"] = state["shift"] + sum(batch)
+    def adapt(state, batch):  # writes as optimisers do: into a tensor that is there, and a new tensor under an old name
+        state["shift"] += sum(batch)
+        state["steps"] = state["steps"] + 1
         return state
 
     def score(state, batch):
-        return [x + state["shift"] for x in batch]
+        return [x + float(state["shift"] + 100 * state["steps"]) for x in batch]
 
     batches = [[1.0, 2.0], [10.0], [1.0, 2.0]]
-    expected = [[4.0, 5.0], [20.0], [4.0, 5.0]]
-    start = {"shift": 0.0}
-    scores = [list(s) for s in episodic(start, batches, adapt, score)]
-    if scores == [list(b) for b in batches]:
+    expected = [[104.0, 105.0], [120.0], [104.0, 105.0]]
+    start = {"shift": torch.tensor(0.0), "steps": torch.tensor(0.0)}
+    tensors = tuple(start.values())
+    scores = [[float(x) for x in s] for s in episodic(start, batches, adapt, score)]
+    if scores == batches:
         raise Wrong("these are the scores before adapting; adapt to a batch first, then score it")
-    if scores == [[4.0, 5.0], [23.0], [17.0, 18.0]] or scores == [[17.0, 18.0], [26.0], [17.0, 18.0]]:
+    if scores == [[104.0, 105.0], [123.0], [117.0, 118.0]]:
+        raise Wrong(
+            "the copy is shallow: its tensors are those of `start`, and `adapt` writes into them; copy the tensors, too"
+        )
+    if scores in ([[104.0, 105.0], [223.0], [317.0, 318.0]], [[317.0, 318.0], [326.0], [317.0, 318.0]]):
         raise Wrong("the state leaks from one batch into the next: batches 1 and 3 are equal, their scores are not")
-    if scores == [[1.0, 2.0], [13.0], [14.0, 15.0]]:
+    if scores == [[1.0, 2.0], [113.0], [214.0, 215.0]]:
         raise Wrong("each batch is scored with the state of the batch before it")
     if scores != expected:
         raise Wrong(f"for the batches {batches} the scores should be {expected}; yours are {scores}")
-    if start != {"shift": 0.0}:
+    if any(start.values()):
         raise Wrong(
             "the scores are right, but `start` was changed: `adapt` writes into what it gets, so give it a copy"
+        )
+    if any(tensors):
+        raise Wrong(
+            "the scores are right and `start` holds the old values, but in new tensors: `adapt` wrote into the tensors that "
+            "the caller gave, and may still hold; give it a copy of them"
         )
 
 

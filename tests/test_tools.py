@@ -5,8 +5,8 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tools
 from PIL import Image
+from workshop.notebooks import shrink
 
 import tta_iqa_lib as tta
 
@@ -25,7 +25,7 @@ def test_a_chart_is_stored_small_and_looks_the_same():
     plt.close(figure)
     chart = Image.open(buffer).convert("RGBA")
     before = png(chart)
-    after = tools.shrink(before)
+    after = shrink(before)
     assert len(after) < 0.7 * len(before)
     small = np.array(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB"), dtype=int)
     assert np.abs(small - np.array(chart.convert("RGB"), dtype=int)).mean() < 0.3
@@ -34,4 +34,4 @@ def test_a_chart_is_stored_small_and_looks_the_same():
 def test_a_photograph_is_left_as_it_is():
     pixels = (tta.photograph("coffee")[:, :160, :160] * 255).byte().permute(1, 2, 0).numpy()
     photograph = png(Image.fromarray(pixels))
-    assert tools.shrink(photograph) == photograph
+    assert shrink(photograph) == photograph

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from tools import BROWSERS
+from workshop.paper import BROWSERS
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 ARGUMENTS = [

@@ -6,11 +6,13 @@ import json
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tta_iqa_lib.display import COLOURS, MARKERS, Compare, Player, Quiz, Table, frame, picture, show
+from tta_iqa_lib.display import COLOURS, MARKERS, Compare, Player, Quiz, Table, cover, frame, picture, show
+from tta_iqa_lib.display.cover import HAZE
 
 
 def player(**changes) -> Player:
@@ -162,3 +164,20 @@ def test_methods_that_are_compared_have_different_colours():
     assert {"source", "bn-batch", "bn-blend", "rank", "gc", "rank+gc", "recipe"} <= set(COLOURS)
     assert len(set(COLOURS.values())) == len(COLOURS)
     assert len(set(MARKERS.values())) == len(MARKERS) and set(MARKERS) <= set(COLOURS)
+
+
+def test_the_cover_shows_what_the_model_is_given():
+    """A wall of four rows that loses its contrast to the haze and its detail to the blur; lines as the figure says."""
+    figure, found = cover()
+    wall, lines = figure.axes
+    pixels = np.asarray(wall.images[0].get_array())
+    tile = 102  # 96 pixels and a margin of three
+    assert pixels.shape == (4 * tile, len(HAZE) * tile)
+    columns = [pixels[:, i * tile : (i + 1) * tile] for i in range(len(HAZE))]
+    assert np.std(columns[-4:]) < 0.6 * np.std(columns[:4])
+    detail = [np.abs(np.diff(pixels[r * tile + 5 : (r + 1) * tile - 5, 5:97])).mean() for r in range(4)]
+    assert detail[0] > 1.5 * detail[3]
+    for line, values in zip(lines.lines, found.values(), strict=True):
+        assert line.get_ydata().tolist() == values and len(values) == len(HAZE)
+    assert found["recipe"][-1] > found["source"][-1] + 0.1 and found["recipe"][0] < found["source"][0]
+    plt.close(figure)

@@ -1,5 +1,6 @@
 """Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page."""
 
+from .cover import cover
 from .figures import COLOURS, MARKERS, frame, picture, show, strip_chart, style
 from .players import Compare, Player
 from .text import Quiz, Table, say
@@ -11,6 +12,7 @@ __all__ = [
     "Player",
     "Quiz",
     "Table",
+    "cover",
     "frame",
     "picture",
     "say",

@@ -5,8 +5,10 @@ import pytest
 import torch
 from helpers import pictures
 from PIL import Image
+from scipy.io import savemat
 
-from tta_iqa_lib.databases import DatabaseError, biq2021, content_groups, from_csv, load_images
+from tta_iqa_lib.contents import content_groups, load_images
+from tta_iqa_lib.databases import DatabaseError, biq2021, clive, from_csv, kadid10k, koniq10k, read, tid2013
 from tta_iqa_lib.images import ImageError
 
 TRAIN = [("ss01 (1).jpg", 0.25), ("ss03 (2).jpg", 0.75), ("ss02 (1).jpg", 0.5)]
@@ -271,3 +273,93 @@ def test_contents_are_found_across_the_chunks_in_which_thumbnails_are_made():
     images = torch.cat([pictures(1, 16), torch.zeros(300, 3, 16, 16), pictures(1, 16)])
     labels = content_groups(images)
     assert labels[0] == labels[301] and len(np.unique(labels)) == 301
+
+
+# Other official layouts
+
+
+@pytest.fixture
+def layouts(tmp_path):
+    """Each database as its authors publish it, with two images (three in TID2013)."""
+    for name in ("1024x768/10004473376.jpg", "1024x768/10007357496.jpg"):
+        picture(tmp_path / "koniq" / name)
+    rows = [("10004473376.jpg", 0, 3.9), ("10007357496.jpg", 1, 2.1)]
+    table(tmp_path / "koniq" / "koniq10k_scores_and_distributions.csv", rows, '"image_name","c1","MOS"')
+    for name in ("I01_01_01.png", "I02_01_05.png"):
+        picture(tmp_path / "kadid" / "images" / name)
+    rows = [("I01_01_01.png", "I01.png", 4.57, 0.5), ("I02_01_05.png", "I02.png", 1.2, 0.4)]
+    table(tmp_path / "kadid" / "dmos.csv", rows, "dist_img,ref_img,dmos,var")
+    for name in ("i01_01_1.bmp", "I01_02_5.BMP", "I25_24_5.bmp"):
+        picture(tmp_path / "tid" / "distorted_images" / name)
+    (tmp_path / "tid" / "mos_with_names.txt").write_text("5.51429 I01_01_1.bmp\n3.2 I01_02_5.bmp\n0.9 i25_24_5.bmp\n")
+    for name in ("Images/trainingImages/t1.bmp", "Images/3.bmp", "Images/1024.JPG"):
+        picture(tmp_path / "clive" / name)
+    cells = np.array([[name] for name in ("t1.bmp", "3.bmp", "1024.JPG")], dtype=object)
+    (tmp_path / "clive" / "Data").mkdir()
+    savemat(tmp_path / "clive" / "Data" / "AllImages_release.mat", {"AllImages_release": cells})
+    savemat(tmp_path / "clive" / "Data" / "AllMOS_release.mat", {"AllMOS_release": np.array([[50.0, 63.9, 35.0]])})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "scores", "files", "contents"),
+    [
+        ("koniq", "KonIQ-10k", [3.9, 2.1], ["10004473376.jpg", "10007357496.jpg"], ["", ""]),
+        ("kadid", "KADID-10k", [4.57, 1.2], ["I01_01_01.png", "I02_01_05.png"], ["I01", "I02"]),
+        (
+            "tid",
+            "TID2013",
+            [5.51429, 3.2, 0.9],
+            ["i01_01_1.bmp", "I01_02_5.BMP", "I25_24_5.bmp"],
+            ["i01", "i01", "i25"],
+        ),
+        ("clive", "LIVE In the Wild", [63.9, 35.0], ["3.bmp", "1024.JPG"], ["", ""]),
+    ],
+)
+def test_a_folder_is_recognised_by_its_layout(layouts, name, title, scores, files, contents):
+    """Also where names differ in capitals; the images that trained the observers are left out."""
+    found = read(layouts / name)
+    assert found.name == title and found.scores.tolist() == scores
+    assert [path.name for path in found.paths] == files and all(path.is_file() for path in found.paths)
+    assert found.content.tolist() == contents
+    assert found.select([1]).content.tolist() == contents[1:2]
+
+
+def test_biq2021_is_recognised_too(folder):
+    assert read(folder).name == "BIQ2021"
+
+
+def test_the_smaller_images_of_koniq_will_do(layouts):
+    (layouts / "koniq" / "1024x768").rename(layouts / "koniq" / "512x384")
+    assert read(layouts / "koniq").paths[0].parent.name == "512x384"
+
+
+@pytest.mark.parametrize("name", ["koniq", "kadid", "tid", "clive"])
+def test_every_layout_counts_its_missing_images(layouts, name):
+    read(layouts / name).paths[1].unlink()
+    with pytest.raises(DatabaseError, match=r"1 of \d images of '.*' are missing, first"):
+        read(layouts / name)
+
+
+def test_a_folder_of_no_known_layout_is_an_error_that_lists_them(tmp_path):
+    with pytest.raises(DatabaseError, match=r"holds none of .*mos_with_names.txt.*\.csv\) will do"):
+        read(tmp_path)
+    with pytest.raises(DatabaseError, match="is no folder"):
+        read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("reader", "what"), [(koniq10k, "KonIQ-10k"), (kadid10k, "KADID"), (tid2013, "TID"), (clive, "LIVE")]
+)
+def test_a_reader_says_what_it_misses(tmp_path, reader, what):
+    with pytest.raises(DatabaseError, match=f"is not {what}.*: it holds no '"):
+        reader(tmp_path)
+
+
+def test_tables_that_are_broken_are_errors_that_name_them(layouts):
+    (layouts / "tid" / "mos_with_names.txt").write_text("5.5 I01_01_1.bmp\nI01_02_5.bmp\n")
+    with pytest.raises(DatabaseError, match=r"mos_with_names.txt', line 2: expected a score and a name"):
+        read(layouts / "tid")
+    (layouts / "clive" / "Data" / "AllMOS_release.mat").write_bytes(b"no matrix")
+    with pytest.raises(DatabaseError, match="does not hold the tables of LIVE In the Wild"):
+        read(layouts / "clive")

@@ -6,18 +6,11 @@ A reader takes the folder as its authors publish it. It reads; it never writes t
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-from torch.nn.functional import interpolate
-from tqdm.auto import tqdm
-
-from .images import read_image
 
 
 class DatabaseError(ValueError):
@@ -34,6 +27,7 @@ class Database:
         scores: (N,) opinions, higher = better, whatever the authors' own direction.
         subset: (N,) names of the authors' parts; all "" where there are none.
         split: (N,) the authors' own split, "train" or "test"; all "" where there is none.
+        content: (N,) what was photographed, by the name of the undamaged original; all "" where the authors do not say.
     """
 
     name: str
@@ -41,6 +35,7 @@ class Database:
     scores: np.ndarray
     subset: np.ndarray
     split: np.ndarray
+    content: np.ndarray
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,7 +49,15 @@ class Database:
             scores=self.scores[rows],
             subset=self.subset[rows],
             split=self.split[rows],
+            content=self.content[rows],
         )
+
+
+def _database(name: str, paths: list[Path], scores, subset=None, split=None, content=None) -> Database:
+    """A database in which nothing is said about the rest."""
+    none = np.full(len(paths), "")
+    parts = (none if part is None else np.array(part) for part in (subset, split, content))
+    return Database(name, tuple(paths), np.array(scores, dtype=float), *parts)
 
 
 def biq2021(folder: str | Path) -> Database:
@@ -77,8 +80,110 @@ def biq2021(folder: str | Path) -> Database:
         paths += own_paths
         scores += own_scores
         splits += [table.name.split(" ")[0].lower()] * len(own_paths)
-    subset = np.array([path.name.split(" ")[0] for path in paths])
-    return Database("BIQ2021", tuple(paths), np.array(scores), subset, np.array(splits))
+    return _database("BIQ2021", paths, scores, [path.name.split(" ")[0] for path in paths], splits)
+
+
+def koniq10k(folder: str | Path) -> Database:
+    """KonIQ-10k [hosu2020koniq]: 10,073 photographs from a photo-sharing site; mean opinions 1 to 5 of a crowd.
+
+    Official layout: `koniq10k_scores_and_distributions.csv`, and the images in `1024x768/` or `512x384/` (the larger, if there
+    are both).
+
+    Raises:
+        DatabaseError: as `biq2021`.
+    """
+    folder = Path(folder)
+    images = next((folder / size for size in ("1024x768", "512x384") if (folder / size).is_dir()), folder / "1024x768")
+    file = _expect(folder, "koniq10k_scores_and_distributions.csv", "KonIQ-10k")
+    return _database("KonIQ-10k", *_read_table(file, images, "image_name", "MOS"))
+
+
+def kadid10k(folder: str | Path) -> Database:
+    """KADID-10k [lin2019kadid]: 81 pictures under 25 distortions at 5 levels; opinions 1 to 5 of a crowd.
+
+    Official layout: `dmos.csv`, and the images in `images/`. The column is called dmos, but 5 is the best.
+
+    Raises:
+        DatabaseError: as `biq2021`.
+    """
+    file = _expect(Path(folder), "dmos.csv", "KADID-10k")
+    paths, scores = _read_table(file, Path(folder) / "images", "dist_img", "dmos")
+    return _database("KADID-10k", paths, scores, content=[path.name.split("_")[0] for path in paths])
+
+
+def tid2013(folder: str | Path) -> Database:
+    """TID2013 [ponomarenko2015tid]: 25 pictures under 24 distortions at 5 levels; mean opinions 0 to 9.
+
+    Official layout: `mos_with_names.txt` ("5.51429 I01_01_1.bmp" a line), and the images in `distorted_images/`, whose names
+    differ from the table's in capitals here and there.
+
+    Raises:
+        DatabaseError: as `biq2021`.
+    """
+    file = _expect(Path(folder), "mos_with_names.txt", "TID2013")
+    images = Path(folder) / "distorted_images"
+    on_disk = {path.name.lower(): path for path in images.glob("*")}
+    rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    paths, scores = [], []
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise DatabaseError(f"'{file}', line {number}: expected a score and a name")
+        scores.append(_score(row[0], file, number))
+        paths.append(on_disk.get(row[1].lower(), images / row[1]))
+    _check_images(paths, file)
+    return _database("TID2013", paths, scores, content=[path.name.split("_")[0].lower() for path in paths])
+
+
+def clive(folder: str | Path) -> Database:
+    """LIVE In the Wild Image Quality Challenge [ghadiyaram2016clive]: 1,162 mobile photographs; opinions 0 to 100 of a crowd.
+
+    Official layout: `Data/AllImages_release.mat`, `Data/AllMOS_release.mat`, and the images in `Images/`. The first seven of
+    the tables' 1,169 images trained the observers (`Images/trainingImages/`) and are left out.
+
+    Raises:
+        DatabaseError: as `biq2021`.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    files = [_expect(Path(folder), f"Data/{name}_release.mat", "LIVE In the Wild") for name in ("AllImages", "AllMOS")]
+    try:
+        names, scores = (np.ravel(loadmat(file)[file.stem]) for file in files)
+    except (KeyError, ValueError, OSError, MatReadError) as error:
+        raise DatabaseError(f"'{files[0].parent}' does not hold the tables of LIVE In the Wild: {error}") from None
+    names = [str(np.ravel(name)[0]) for name in names]
+    rows = [i for i, name in enumerate(names) if not re.fullmatch(r"t\d+\.bmp", name)]
+    paths = [Path(folder) / "Images" / names[i] for i in rows]
+    _check_images(paths, files[0])
+    return _database("LIVE In the Wild", paths, scores[rows])
+
+
+LAYOUTS = {  # a file that tells the database
+    "*(Images and MOS).csv": biq2021,
+    "koniq10k_scores_and_distributions.csv": koniq10k,
+    "dmos.csv": kadid10k,
+    "mos_with_names.txt": tid2013,
+    "Data/AllMOS_release.mat": clive,
+}
+
+
+def read(folder: str | Path) -> Database:
+    """The database in a folder, recognised by its layout.
+
+    Raises:
+        DatabaseError: none of `LAYOUTS`; or that database, but with something missing.
+    """
+    for file, reader in LAYOUTS.items():
+        if any(Path(folder).glob(file)):
+            return reader(folder)
+    what = "is no folder" if not Path(folder).is_dir() else f"holds none of {', '.join(LAYOUTS)}"
+    raise DatabaseError(f"no database in '{folder}': it {what}. A table of paths and opinions (.csv) will do, too")
+
+
+def _expect(folder: Path, name: str, database: str) -> Path:
+    if not (folder / name).is_file():
+        raise DatabaseError(f"'{folder}' is not {database}: it holds no '{name}'")
+    return folder / name
 
 
 def from_csv(
@@ -102,8 +207,7 @@ def from_csv(
     if not file.is_file():
         raise DatabaseError(f"no such file: '{file}'")
     paths, scores = _read_table(file, Path(folder) if folder else file.parent, path_column, score_column)
-    none = np.full(len(paths), "")
-    return Database(file.stem, tuple(paths), np.array(scores) * (1 if higher_is_better else -1), none, none)
+    return _database(file.stem, paths, np.array(scores) * (1 if higher_is_better else -1))
 
 
 def _read_table(file: Path, folder: Path, path_column: str, score_column: str) -> tuple[list[Path], list[float]]:
@@ -116,53 +220,25 @@ def _read_table(file: Path, folder: Path, path_column: str, score_column: str) -
         for row in reader:
             if not (row[path_column] or "").strip():
                 continue  # an empty line at the end
-            try:
-                score = float(row[score_column])
-            except (TypeError, ValueError):
-                score = float("nan")
-            if not np.isfinite(score):
-                raise DatabaseError(f"'{file}', line {reader.line_num}: {row[score_column]!r} is not a score")
-            scores.append(score)
+            scores.append(_score(row[score_column], file, reader.line_num))
             paths.append(folder / row[path_column].strip())
+    _check_images(paths, file)
+    return paths, scores
+
+
+def _score(text: str | None, file: Path, line: int) -> float:
+    try:
+        score = float(text)
+    except (TypeError, ValueError):
+        score = float("nan")
+    if not np.isfinite(score):
+        raise DatabaseError(f"'{file}', line {line}: {text!r} is not a score")
+    return score
+
+
+def _check_images(paths: list[Path], file: Path) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DatabaseError(f"{len(missing)} of {len(paths)} images of '{file}' are missing, first '{missing[0]}'")
     if not paths:
         raise DatabaseError(f"'{file}' names no images")
-    return paths, scores
-
-
-def load_images(database: Database, size: int, progress: bool = True) -> Tensor:
-    """All images with their shorter side reduced to `size` and the centre square cut out: uint8 (N, 3, size, size)."""
-    out = torch.empty(len(database), 3, size, size, dtype=torch.uint8)
-    for i, path in enumerate(tqdm(database.paths, desc="reading", disable=not progress)):
-        image = read_image(path)[None]
-        ratio = size / min(image.shape[2:])
-        shape = [max(size, round(ratio * length)) for length in image.shape[2:]]
-        image = interpolate(image, shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
-        y, x = ((length - size) // 2 for length in image.shape[1:])
-        out[i] = (image[:, y : y + size, x : x + size] * 255).round().to(torch.uint8)
-    return out
-
-
-def content_groups(images: Tensor, similar: float = 0.9) -> np.ndarray:
-    """Which images show the same thing? Group labels (N,): linked where the 16×16 grey thumbnails correlate.
-
-    Databases hold near-duplicates: series of one scene. A split at random puts the same scene on both sides.
-
-    Args:
-        images: (N, 3, H, W), uint8 or float.
-        similar: correlation of two thumbnails from which they count as one content. A flat image is its own content.
-    """
-    thumbs = torch.cat(
-        [
-            interpolate(part.float().mean(1, keepdim=True), (16, 16), mode="area").flatten(1)
-            for part in images.split(256)
-        ]
-    )
-    thumbs = thumbs - thumbs.mean(1, keepdim=True)
-    norm = thumbs.norm(dim=1, keepdim=True)
-    thumbs = torch.where(norm > 1e-3 * thumbs.shape[1] ** 0.5, thumbs / norm.clamp_min(1e-12), 0)
-    rows, columns = np.nonzero((thumbs @ thumbs.T > similar).numpy())
-    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(images),) * 2)
-    return connected_components(links, directed=False)[1]

@@ -22,7 +22,8 @@ from . import adapt, batchnorm, gate, loop, losses
 from .adapt import DEFAULT_STATISTICS, balanced_batches
 from .batchnorm import Adaptive, Batch, Source
 from .benchmark import cache_folder, code_hash
-from .databases import Database, biq2021, content_groups, load_images
+from .contents import content_groups, load_images
+from .databases import Database, biq2021
 from .distortions import distort
 from .methods import BLEND, GC, ORDER, RANK
 from .methods import adapting as _method

@@ -31,16 +31,18 @@ def score_files(
     batch_size: int = 32,
     crops: int = 4,
     seed: int = 0,
+    skip: int = 0,
 ) -> Iterator[list[Row]]:
     """Score files batch by batch; only one batch is in memory. Yields the rows of each batch, unreadable files among them.
 
     Args:
         adapt: adapt to the crops of each batch with the default `Adapter`; batches are drawn in a seeded shuffle.
         crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
+        skip: leave out so many batches at the start.
     """
     adapter = Adapter(model, seed=seed, crops=crops)
     size = model.crop or 224
-    for batch in balanced_batches(len(files), batch_size, seed if adapt else None):
+    for batch in balanced_batches(len(files), batch_size, seed if adapt else None)[skip:]:
         rows, pixels, readable = [], [], []
         for path in (files[i] for i in batch):
             try:

@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import interpolate
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .databases import Database
 from .images import read_image

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, baselines, batchnorm, benchmark, gate, loop, losses, methods, models, published
+from . import adapt, baselines, benchmark, gate, loop, losses, methods, models, published
 from .adapt import Adapter
 from .baselines import Stream
+from .batchnorm import control, moments, rules
 from .benchmark import TARGETS, Meta, build, cache_folder, code_hash, fingerprint, tinyshift
 from .methods import ALPHAS, CHEAP, FAIR, MAIN, METHODS, SOURCES, STEPS, Method
 from .metrics import krcc, plcc, srcc
@@ -160,7 +161,8 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    code = code_hash(adapt, baselines, batchnorm, gate, loop, losses, methods, models, published, sys.modules[__name__])
+    decide = adapt, baselines, control, moments, rules, gate, loop, losses, methods, models, published
+    code = code_hash(*decide, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
         digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
@@ -260,7 +262,7 @@ def _library_version() -> str:
 def settings_commit() -> str | None:
     """The last commit that touched the settings (methods, recipe, targets), marked if they have changed since."""
     files = [
-        str(Path(__file__).with_name(f"{name}.py"))
+        str(Path(__file__).parent / f"{name}.py")
         for name in (
             "experiments",
             "methods",
@@ -270,7 +272,9 @@ def settings_commit() -> str | None:
             "losses",
             "loop",
             "adapt",
-            "batchnorm",
+            "batchnorm/control",
+            "batchnorm/moments",
+            "batchnorm/rules",
             "gate",
             "baselines",
             "published",

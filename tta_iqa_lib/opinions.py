@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, batchnorm, gate, loop, losses
+from . import adapt, gate, loop, losses
 from .adapt import DEFAULT_STATISTICS, balanced_batches
-from .batchnorm import Adaptive, Batch, Source
+from .batchnorm import Adaptive, Batch, Source, control, moments, rules
 from .benchmark import cache_folder, code_hash
 from .contents import content_groups, load_images
 from .databases import Database, biq2021
@@ -169,7 +169,7 @@ def evaluate(
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
-    code = code_hash(adapt, batchnorm, gate, loop, losses, sys.modules[__name__])[:16]
+    code = code_hash(adapt, control, moments, rules, gate, loop, losses, sys.modules[__name__])[:16]
     cache = cache_folder() / "opinions" / f"runs-{code}-{images}"
     cache.mkdir(parents=True, exist_ok=True)
     truth, runs, about = {}, [], {}

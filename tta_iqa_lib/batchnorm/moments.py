@@ -1,0 +1,112 @@
+"""The moments algebra: mean and variance per channel, how far they lie apart, and how far they would by chance.
+
+The numbers of chapter 5; their errors and distances are chapter 9's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Mean and (biased) variance per channel, each (C,) or, for E episodes, (E, C)."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Measured(NamedTuple):
+    """`Moments` of a batch, and the sampling variances of its mean and of the logarithm of its variance, (E, C) each."""
+
+    mean: Tensor
+    var: Tensor
+    error: Tensor
+    log_error: Tensor
+
+
+def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
+    """Moments of activations (E·B, C, …) over the images and positions of each episode: (E, C) each."""
+    var, mean = torch.var_mean(_by_episode(x, episodes), dim=(1, 3), correction=0)
+    return Moments(mean, var)
+
+
+def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
+    """How far the mean of each episode of (E·B, C, …) is from that of all images like these: its variance, (E, C).
+
+    Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
+    """
+    return _error(_by_episode(x.detach(), episodes).mean(3))
+
+
+def _error(values: Tensor) -> Tensor:
+    """The sampling variance of a mean over B values (E, B, C): (E, C)."""
+    count = values.shape[1]
+    return values.var(1) / count if count > 1 else torch.full_like(values[:, 0], math.inf)
+
+
+def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
+    """Moments of activations (E·B, C, …), and how far they may be off by chance.
+
+    B images know their own spread badly when they are few, the more so as single images can be far out: the error of the
+    mean is taken (1 + 6 / (B − 1)) times, that of the variance, which single images dominate, by the square of it.
+
+    Args:
+        crops: so many consecutive rows show parts of one picture; chance draws pictures, not crops.
+
+    Raises:
+        ValueError: the rows of an episode are no multiple of `crops`.
+    """
+    batch = batch_moments(x, episodes)
+    rows = _by_episode(x.detach(), episodes)
+    if rows.shape[1] % crops:
+        raise ValueError(f"{rows.shape[1]} rows are no whole number of pictures of {crops} crops each")
+    squares = (rows - batch.mean.detach()[:, None, :, None]) ** 2
+    means, spreads = (part.mean(3).unflatten(1, (-1, crops)).mean(2) for part in (rows, squares))  # (E, B, C)
+    margin = 1 + 6 / (means.shape[1] - 1) if means.shape[1] > 1 else 1.0
+    relative = _error(spreads) / spreads.mean(1).clamp_min(1e-12) ** 2
+    return Measured(*batch, margin * _error(means), margin**2 * relative)
+
+
+def _by_episode(x: Tensor, episodes: int) -> Tensor:
+    """(E·B, C, …) → (E, B, C, positions), in single precision at least."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = x.unflatten(0, (episodes, -1))
+    return x.flatten(3) if x.ndim > 3 else x[..., None]
+
+
+def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
+
+    Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
+    """
+    unit = source.var.clamp_min(1e-12)
+    distance = ((batch.mean - source.mean) ** 2 / unit).mean(-1)
+    return distance.detach(), (batch.error / unit).mean(-1).detach()
+
+
+def stretch(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """How far the logarithms of a layer's variances lie from the source's, and how far they would by chance, (E,) each.
+
+    Squares, averaged over the channels: what `displacement` is for the means. Low contrast moves no mean, but it shows here.
+    """
+    ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
+    return (ratio.log() ** 2).mean(-1).detach(), batch.log_error.mean(-1).detach()
+
+
+def blend(old: Moments, new: Moments, alpha: float | Tensor, exact: bool = True) -> Moments:
+    """(1 − α)·old + α·new, as moments.
+
+    Args:
+        alpha: weight of `new` in [0, 1]; 0 gives `old` bit for bit.
+        exact: the variance of the mixture, (1 − α)(v_o + (μ_o − μ)²) + α(v_n + (μ_n − μ)²), which grows with the distance
+            of the means; False: the linear blend (1 − α) v_o + α v_n, as in PyTorch's running average.
+    """
+    mean = (1 - alpha) * old.mean + alpha * new.mean
+    var = (1 - alpha) * old.var + alpha * new.var
+    if exact:
+        var = var + alpha * (1 - alpha) * (new.mean - old.mean) ** 2  # the same mixture, multiplied out
+    return Moments(mean, var)

@@ -1,0 +1,143 @@
+"""The rules: from the source's moments and those of the test batch, which ones normalise? (Chapters 5 and 9.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .moments import Moments, blend, displacement, stretch
+
+
+class Statistics:
+    """A rule: which moments normalise this batch?
+
+    Called with the layer's `source` moments, those of the `batch`, those used for the `previous` batch of a stream (the
+    source's at its start), and the `count` of images in the batch.
+    """
+
+    uses_batch = True
+    uses_error = False  # is `batch` a `Measured`?
+
+    def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
+        raise NotImplementedError
+
+    def at(self, depth: float) -> Statistics:
+        """The rule for the layer at a depth in [0, 1): 0 is the first BatchNorm layer of the model."""
+        return self
+
+
+@dataclass(frozen=True)
+class Source(Statistics):
+    """The source's moments, as in plain inference."""
+
+    uses_batch = False
+
+    def __call__(self, source, batch, previous, count):
+        return source
+
+
+@dataclass(frozen=True)
+class Batch(Statistics):
+    """The test batch's own moments, as in training mode [nado2020evaluating]."""
+
+    def __call__(self, source, batch, previous, count):
+        return batch
+
+
+@dataclass(frozen=True)
+class Blend(Statistics):
+    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`."""
+
+    alpha: float
+    exact: bool = True
+
+    def __post_init__(self):
+        _check_share("alpha", self.alpha)
+
+    def __call__(self, source, batch, previous, count):
+        return blend(source, batch, self.alpha, self.exact)
+
+
+@dataclass(frozen=True)
+class Shrink(Statistics):
+    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little."""
+
+    prior: float
+    exact: bool = True
+
+    def __post_init__(self):
+        if self.prior < 0:
+            raise ValueError(f"prior must not be negative; got {self.prior}")
+
+    def __call__(self, source, batch, previous, count):
+        return blend(source, batch, count / (count + self.prior), self.exact)
+
+
+@dataclass(frozen=True)
+class Adaptive(Statistics):
+    """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
+
+    `distance` is how far the batch's means lie from the source's (`displacement`), `noise` what that would be by chance, from
+    the spread of the images: the positive-part James-Stein rule [james1961estimation]. The same is asked of the logarithms
+    of the variances (`stretch`), and the larger α counts. No shift, or a batch of one image: α ≈ 0. A clear shift, or many
+    images: α ≈ 1.
+
+    Attributes:
+        caution: the noise counts so many times; more is closer to the source.
+        exact: see `blend`.
+    """
+
+    caution: float = 1.0
+    exact: bool = True
+
+    uses_error = True
+
+    def __post_init__(self):
+        if self.caution < 0:
+            raise ValueError(f"caution must not be negative; got {self.caution}")
+
+    def __call__(self, source, batch, previous, count):
+        shares = []
+        for distance, noise in (displacement(source, batch), stretch(source, batch)):
+            share = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
+            shares.append(torch.where(noise.isinf(), 0.0, share))  # a single image, whatever the caution
+        alpha = torch.maximum(*shares)
+        return blend(source, batch, alpha[:, None], self.exact)
+
+
+@dataclass(frozen=True)
+class Ema(Statistics):
+    """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on."""
+
+    momentum: float
+    exact: bool = False
+
+    def __post_init__(self):
+        _check_share("momentum", self.momentum)
+
+    def __call__(self, source, batch, previous, count):
+        return blend(previous, batch, self.momentum, self.exact)
+
+
+@dataclass(frozen=True)
+class First(Statistics):
+    """`rule` in the first `share` of the layers, the source's moments in the rest.
+
+    What light and haze do to an image shows in the first layers; what tells good from bad images shows in all of them, and
+    re-measuring the deep ones cancels a part of it, above all where a batch is small or one-sided (chapters 9 and 10).
+    """
+
+    rule: Statistics
+    share: float = 0.25
+
+    def __post_init__(self):
+        _check_share("share", self.share)
+
+    def at(self, depth: float) -> Statistics:
+        return self.rule.at(depth) if depth < self.share else Source()
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; got {value}")

@@ -2,11 +2,13 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.cli import app as typer_cli
 from typer.testing import CliRunner
 
 from tta_iqa_lib import experiments
@@ -140,3 +142,12 @@ def test_help_names_every_command():
     text = run("--help").stdout
     for command in ("score", "demo", "experiment", "opinions", "train", "manifest"):
         assert re.search(rf"^\W*{command}  ", text, re.MULTILINE), command
+
+
+def test_the_books_page_of_commands_is_what_the_program_says():
+    """Written by `typer tta_iqa_lib.cli utils docs --name tta-iqa --title "Command line" --output book/command_line.md`."""
+    documented = CliRunner().invoke(
+        typer_cli, ["tta_iqa_lib.cli", "utils", "docs", "--name", "tta-iqa", "--title", "Command line"]
+    )
+    page = (Path(__file__).parents[1] / "book" / "command_line.md").read_text(encoding="utf-8")
+    assert documented.exit_code == 0 and documented.stdout.strip() == page.strip()

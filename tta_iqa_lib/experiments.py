@@ -173,8 +173,9 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
     """Run what is not yet done, `processes` runs at a time, each on one thread; then gather.
 
     Returns:
-        {"about": configuration, "truth": {target: {"quality", "content"}}, "runs": [{"method", "target", "seed",
-        "batch_size", "srcc", "plcc", "krcc", "scores"}, …]}, runs sorted; independent of interruptions and processes.
+        A dictionary of "about" (the configuration), "truth" (by target, "quality" and "content" of its images) and "runs" (a
+        sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc", "scores"). It does
+        not depend on interruptions and processes.
     """
     folder = cache_folder() / grid.name / results_key(grid)
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,10 @@ class ScoringModel(nn.Module):
         crop: height and width of the crops it was trained on, or None (any size).
         predicts: what the scores mean, in words.
         views: how many of the `images.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
-        feature_mean (D,), feature_cov (D, D), score_mean (), score_std (): moments over the source data, or None.
+        feature_mean: (D,), mean of the features over the source data, or None; as the three that follow.
+        feature_cov: (D, D), their covariance.
+        score_mean: (), mean of the scores over the source data.
+        score_std: (), their standard deviation.
     """
 
     def __init__(

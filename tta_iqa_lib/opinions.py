@@ -164,8 +164,8 @@ def evaluate(
         seeds: each trains a source model of its own, and draws the order of the images.
 
     Returns:
-        {"about", "truth": {target: {"quality", "content"}}, "runs": [{"method", "target", "seed", "batch_size", "srcc",
-        "plcc", "within" (mean SRCC inside the batches), "scores"}]}; "target" is "SUBSET/CONDITION".
+        What `experiments.run_grid` returns. A target is "SUBSET/CONDITION", and a run has "within", too: the mean SRCC inside
+        its batches.
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)

@@ -23,6 +23,12 @@ PIXELS = """() => [...document.querySelectorAll('#try-rows canvas')].map((canvas
     return [canvas.height, canvas.width, btoa(text)];
 })"""
 
+DROP = """([name, text]) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+    document.querySelector('h1').dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+
 
 @dataclass
 class Trial:
@@ -121,7 +127,7 @@ def test_the_rank_correlation_is_the_library_s(trial):
 
 
 def test_own_pictures_are_reduced_and_scored_and_others_named(trial, tmp_path):
-    """A large picture with transparency, a file that is none, and one too small; then all is removed."""
+    """A large picture with transparency, a file that is none, and one too small; then another one, dropped on the page."""
     page = trial.page
     page.locator("#try-clear").click()
     trial.wait("No pictures yet")
@@ -135,7 +141,7 @@ def test_own_pictures_are_reduced_and_scored_and_others_named(trial, tmp_path):
     said = trial.wait("tiny.png")
     assert "One picture is scored" in said and "note.jpg" in said and "One picture" in said
     assert page.locator("#try-alpha").is_disabled()
-    page.locator("#try-files").set_input_files(tmp_path / "small.png")
+    page.evaluate(DROP, ["small.png", base64.b64encode((tmp_path / "small.png").read_bytes()).decode()])
     trial.wait("2 pictures are scored")
     assert sorted(pixels.shape[:2] for pixels in trial.pixels()) == [(100, 131), (288, 403)]
     shown = list(trial.table().values())

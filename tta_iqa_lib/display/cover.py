@@ -27,7 +27,7 @@ def cover():
     The lines are the rank correlations of its scores with the blur, by the source model and after adaptation.
 
     Returns:
-        the matplotlib figure, and {"source", "recipe"}: one correlation for each of `HAZE`.
+        The matplotlib figure, and by method ("source", "recipe") one correlation for each of `HAZE`.
     """
     import matplotlib.pyplot as plt
     from matplotlib.colors import LinearSegmentedColormap

@@ -1,0 +1,116 @@
+"""Commands that renew what the book shows: `demo`, `experiment`, `opinions`, `train`, `manifest`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app, complain
+
+Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
+
+
+@app.command()
+def demo(processes: Processes = None) -> None:
+    """A short form of the headline experiment: SRCC on every target of TinyShift, in a minute or two."""
+    from ..analysis import table
+    from ..experiments import GRIDS, run_grid
+
+    grid = GRIDS["demo"]
+    results = run_grid(grid, processes)
+    print(
+        f"SRCC with computed quality; {grid.images} images a target, batches of {grid.batch_sizes[0]}, one source model:\n"
+    )
+    print(table(results, grid.batch_sizes[0]))
+
+
+@app.command()
+def experiment(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which; several are run in turn. Without a name: list them.")
+    ] = None,
+    processes: Processes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
+) -> None:
+    """Run experiments in full and store NAME.json. Interrupt it and start it again as you like: what is done is kept."""
+    from ..analysis import summarise, table, write_results
+    from ..experiments import GRIDS, run_grid
+    from ..models import data_folder
+
+    if not names:
+        for name, grid in GRIDS.items():
+            print(f"{name:24s}{len(grid.runs()):5d} runs: {len(grid.methods)} methods × {len(grid.targets)} targets")
+        return
+    unknown = [name for name in names if name not in GRIDS]
+    if unknown:
+        complain(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
+        raise typer.Exit(2)
+    for name in names:
+        results = run_grid(GRIDS[name], processes)
+        if GRIDS[name].keep_scores:
+            results["summary"] = summarise(results, ("source", "recipe"))
+        file = (out or data_folder() / "results") / f"{name}.json"
+        write_results(results, file)
+        for size in GRIDS[name].batch_sizes:
+            print(
+                f"{name}: SRCC, mean over {len(GRIDS[name].seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n"
+            )
+        print(f"written: {file}")
+
+
+@app.command()
+def opinions(
+    folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
+    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 128,
+    seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = 3,
+    architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = "small",
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
+) -> None:
+    """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
+
+    Another architecture than the small one stores opinions-ARCHITECTURE.json.
+    Images and trained models stay on this machine, in the cache folder.
+    """
+    from ..analysis import write_results
+    from ..models import data_folder
+    from ..opinions import evaluate
+
+    try:
+        results = evaluate(folder, images, range(seeds), architecture)
+    except ValueError as error:  # no such database, no such architecture
+        complain(str(error))
+        raise typer.Exit(2) from None
+    name = "opinions" if architecture == "small" else f"opinions-{architecture}"
+    file = (out or data_folder() / "results") / f"{name}.json"
+    write_results(results, file)
+    for run in results["runs"]:
+        print(f"{run['target']:16s}{run['method']:14s}{run['seed']:2d}{run['batch_size']:4d}  SRCC {run['srcc']:.3f}")
+    print(f"written: {file}")
+
+
+@app.command()
+def train(
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 16,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: data/models.")] = None,
+) -> None:
+    """Train a source model on TinyShift's source split and write it as source-SEED.safetensors."""
+    from ..models import data_folder, save_model
+    from ..training import train_source
+
+    for seed in seeds or [0]:
+        model, about = train_source(seed, epochs)
+        file = (out or data_folder() / "models") / f"source-{seed}.safetensors"
+        save_model(model, file, about)
+        print(f"{file}: SRCC {about['srcc_source_test']:.3f} on source/test")
+
+
+@app.command()
+def manifest() -> None:
+    """Write data/tinyshift.json: the benchmark's parameters, the source's scores, and each target's ceiling."""
+    from ..models import data_folder
+    from ..training import write_manifest
+
+    write_manifest(data_folder() / "tinyshift.json")

@@ -28,7 +28,7 @@ from .adapt import Adapter
 from .baselines import Stream
 from .batchnorm import control, moments, rules
 from .benchmark import TARGETS, Meta, build, cache_folder, code_hash, fingerprint, tinyshift
-from .methods import ALPHAS, CHEAP, FAIR, MAIN, METHODS, SOURCES, STEPS, Method
+from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, METHODS, SOURCES, STEPS, Method
 from .metrics import krcc, plcc, srcc
 from .models import data_folder, load_source_model
 from .published import FAULTS
@@ -93,6 +93,14 @@ GRIDS = {
         ),
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
+        Grid("levers", ("source", "recipe-open", *(f"lever-{name}" for name in LEVERS)), images=64),
+        Grid(
+            "loss-levers",
+            ("source", "recipe-open", *(f"lever-{name}" for name in LOSS_LEVERS)),
+            seeds=(0, 1),
+            batch_sizes=(32,),
+            images=64,
+        ),
         Grid("fair", FAIR, seeds=(0, 1, 2, 3, 4), images=64),
         *(
             Grid(

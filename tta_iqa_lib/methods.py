@@ -23,9 +23,9 @@ from .baselines import (
     Turns,
     rotation_head,
 )
-from .batchnorm import Adaptive, Batch, Blend, Ema, Shrink, Source
+from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
-from .losses import GroupContrastive, Pair, RelativeRank, ScoreOrder
+from .losses import Anchor, GroupContrastive, Pair, RelativeRank, ScoreOrder
 from .models import ScoringModel, load_source_model
 from .published import FAULTS, Published
 
@@ -133,6 +133,29 @@ FAIR = (
 METHODS |= {
     f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")
     for name in FAULTS
+}
+# The levers of the recipe, one at a time: each method is the recipe without its gate and with one thing changed.
+LEVERS = {
+    "one view": {"views": 1},
+    "all layers": {"statistics": Adaptive(1.5)},
+    "half of the layers": {"statistics": First(Adaptive(1.5), 0.5)},
+    "α by batch size": {"statistics": First(BLEND)},
+    "α = 1": {"statistics": First(Batch())},
+    "no caution": {"statistics": First(Adaptive(1.0))},
+    "linear blend": {"statistics": First(Adaptive(1.5, exact=False))},
+}
+LOSS_LEVERS = {
+    "rank + GC": {"losses": (RANK, GC)},
+    "GC, features as they are": {"losses": (GroupContrastive(standardise=False),)},
+    "score order": {"losses": (ORDER,)},
+    "score order, milder pair": {"losses": (ScoreOrder(views=Pair(mild=0.1, severe=0.4, choose="signed")),)},
+    "score order + anchor": {"losses": (ORDER, Anchor())},
+    "score order, sharpness-aware": {"losses": (ORDER,), "sharpness": 0.05},
+    "score order, through the moments": {"losses": (ORDER,), "through": True},
+}
+METHODS |= {
+    f"lever-{name}": adapting(name, "recipe-open", **{"losses": (), **RECIPE, **changed})
+    for name, changed in (LEVERS | LOSS_LEVERS).items()
 }
 ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": adapting(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}

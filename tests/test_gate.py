@@ -11,7 +11,7 @@ import tta_iqa_lib as tta
 from tta_iqa_lib.adapt import DEFAULT_GATE, Adapter
 from tta_iqa_lib.batchnorm import Blend, Ema, Source, batch_moments, batchnorm_layers
 from tta_iqa_lib.gate import ShiftGate
-from tta_iqa_lib.loop import Result
+from tta_iqa_lib.state import Result
 
 
 def result(variances: tuple[float, float] = (0.0, 1.0), **means: tuple[float, float]) -> Result:

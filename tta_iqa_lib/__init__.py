@@ -6,7 +6,7 @@ from .benchmark import tinyshift
 from .distortions import distort
 from .gate import ShiftGate
 from .images import ImageError, photograph, read_image
-from .loop import Result, State, adapt_batch
+from .loop import adapt_batch
 from .losses import (
     Anchor,
     Context,
@@ -20,6 +20,7 @@ from .losses import (
 )
 from .metrics import evaluate, krcc, plcc, srcc
 from .models import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
+from .state import Result, State
 
 __version__ = "0.2.0"
 

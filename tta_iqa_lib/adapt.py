@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from .batchnorm import Adaptive, First, Source, Statistics, batchnorm_layers, norm_affine
 from .gate import ShiftGate
-from .loop import Gate, OptimizerMaker, ParamPicker, Recipe, Result, State, adapt_batch
+from .loop import adapt_batch
+from .state import Gate, OptimizerMaker, ParamPicker, Recipe, Result, State
 
 # The default recipe. It was chosen on source/test, shifted and not, and on the development target alone (chapter 9). No loss
 # that was tried added to these statistics.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import adapt, gate, images, loop, scoring
+from . import adapt, gate, images, loop, scoring, state
 from .batchnorm import control, moments, rules
 from .benchmark import cache_folder, code_hash
 from .contents import content_groups, load_images
@@ -28,7 +28,7 @@ def score_database(
 
     An interrupted evaluation goes on where it stopped: the batches are the same, as the seed draws them.
     """
-    digest = hashlib.sha256(code_hash(adapt, control, moments, rules, gate, images, loop, scoring).encode())
+    digest = hashlib.sha256(code_hash(adapt, control, moments, rules, gate, images, state, loop, scoring).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     files = [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in database.paths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .loop import Result
+from .state import Result
 
 
 @dataclass(frozen=True)

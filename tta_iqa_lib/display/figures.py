@@ -21,6 +21,8 @@ COLOURS = {
     "rank+gc": "#D55E00",
     "rank+gc-frozen": "#999999",
     "order": "#A6761D",
+    "published": "#7F3C8D",
+    "reference": "#000000",
     "recipe-open": "#66C2A5",
     "recipe": "#009E73",
 }

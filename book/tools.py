@@ -30,7 +30,9 @@ def main() -> int:
     arguments = parser.parse_args()
     match arguments.command:
         case "execute":
-            return execute([path.resolve() for path in arguments.notebooks] or list_notebooks())
+            return execute(
+                [path.resolve() for path in arguments.notebooks] or list_notebooks()
+            )
         case "build":
             return build()
         case "pdf":

@@ -27,6 +27,7 @@ def site(tmp_path_factory):
     settings = yaml.safe_load((ROOT / "_config.yml").read_text())
     sphinx = settings["sphinx"]["config"]
     del settings["html"]
+    settings["sphinx"]["local_extensions"] = {"citations": str(ROOT / "book" / "workshop")}
     for files in ("html_static_path", "html_css_files", "html_js_files", "mathjax_path"):
         del sphinx[files]
     (folder / "_config.yml").write_text(yaml.safe_dump(settings))

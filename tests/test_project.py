@@ -1,5 +1,6 @@
 """The project's own promises: its lists agree, its notebooks are executed and small, it leaks no path."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -92,6 +93,21 @@ def test_every_module_is_packaged_and_on_the_api_page():
     if "](command_line)" in page:  # the command line has a page of its own; test_cli.py keeps it true
         documented.add("cli")
     assert {room for room in rooms if not room.startswith("_")} == documented
+
+
+def test_a_module_imports_only_from_modules_above_it_on_the_api_page():
+    """Data goes one way: the page says so, and lists the modules from the ground up."""
+    page, library = (ROOT / "book" / "api.md").read_text(encoding="utf-8"), ROOT / "tta_iqa_lib"
+    order = list(dict.fromkeys(re.findall(r"automodule:: tta_iqa_lib\.(\w+)", page)))
+    upward = []
+    for file in library.rglob("*.py"):
+        parts = file.relative_to(library).parts
+        room = parts[0].removesuffix(".py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:  # imports inside functions are for speed
+            if room in order and isinstance(node, ast.ImportFrom) and node.level == len(parts):
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                upward += [f"{room} imports {n}" for n in names if order.index(n.split(".")[0]) > order.index(room)]
+    assert upward == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

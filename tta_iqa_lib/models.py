@@ -49,6 +49,7 @@ class ScoringModel(nn.Module):
             setattr(self, name, value.detach().clone())
 
     def forward(self, images: Tensor, with_features: bool = False):
+        """(B, 3, H, W), RGB in [0, 1] → scores (B,); with features, (scores, features (B, D))."""
         raise NotImplementedError
 
 
@@ -95,6 +96,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C′, H/s, W/s) for a block of C′ channels and stride s."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 

@@ -13,7 +13,7 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 
 // What scrolls sideways must be reachable with the keyboard.
 const markScrollable = () =>
-  document.querySelectorAll(".pst-scrollable-table-container, .bd-article div.math, .bd-article pre").forEach((box) => {
+  document.querySelectorAll(".pst-scrollable-table-container, .bd-article div.math, .bd-article pre, .bd-article div.cell_output figure").forEach((box) => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   });
 addEventListener("load", () => window.MathJax?.startup?.promise.then(markScrollable) ?? markScrollable());

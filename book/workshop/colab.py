@@ -30,7 +30,9 @@ def repository() -> str | None:
     """
     name = os.environ.get("TTA_BOOK_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY")
     if name and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ValueError(f"TTA_BOOK_REPOSITORY must be owner/name, as in https://github.com/owner/name; got {name!r}")
+        raise ValueError(
+            f"TTA_BOOK_REPOSITORY must be owner/name, as in https://github.com/owner/name; got {name!r}"
+        )
     return name or None
 
 
@@ -38,8 +40,15 @@ def configure(name: str, config: Path = ROOT / "_config.yml") -> Path:
     """Write a copy of the book's configuration with the buttons, beside the pages → its path."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     theme = settings["sphinx"]["config"]["html_theme_options"]
+    folders = settings["sphinx"].get("local_extensions", {})
+    settings["sphinx"]["local_extensions"] = {
+        name: str(config.parent / folder) for name, folder in folders.items()
+    }
     theme["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
-    theme |= {"repository_url": f"https://github.com/{name}", "repository_branch": BRANCH}
+    theme |= {
+        "repository_url": f"https://github.com/{name}",
+        "repository_branch": BRANCH,
+    }
     target = config.parent / "_build" / "_config-colab.yml"
     target.parent.mkdir(exist_ok=True)
     target.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -52,4 +61,6 @@ def add_install_cells(name: str, site: Path = SITE) -> None:
         notebook = nbformat.read(path, as_version=4)
         cell = nbformat.v4.new_code_cell(INSTALL.format(repository=name), id="install")
         notebook.cells.insert(0, cell)
-        path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        path.write_text(
+            nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n"
+        )

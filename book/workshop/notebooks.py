@@ -76,7 +76,11 @@ def execute_one(path: Path) -> tuple[float, int]:
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Drop what differs from run to run or from machine to machine; keep outputs, counts and cell ids."""
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python", "pygments_lexer": "ipython3"},
     }
     for cell in notebook.cells:
@@ -96,7 +100,9 @@ def shrink(png: str) -> str:
     error = ImageStat.Stat(ImageChops.difference(image, small.convert("RGB"))).mean
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)
-    if max(error) > 0.3 or buffer.tell() >= len(before):  # grey levels of 255, on average
+    if max(error) > 0.3 or buffer.tell() >= len(
+        before
+    ):  # grey levels of 255, on average
         return png
     return base64.b64encode(buffer.getvalue()).decode() + "\n"
 
@@ -105,12 +111,34 @@ def record_time(path: Path, seconds: float, megabytes: int) -> None:
     """Put one notebook's time and memory into the page of execution times; other rows stay."""
     name = path.relative_to(ROOT).as_posix()
     text = TIMES.read_text(encoding="utf-8") if TIMES.exists() else ""
-    rows = {m[1]: m[0] for m in re.finditer(r"^\| `([^`]+\.ipynb)` \|.*$", text, re.MULTILINE)}
+    rows = {
+        m[1]: m[0]
+        for m in re.finditer(r"^\| `([^`]+\.ipynb)` \|.*$", text, re.MULTILINE)
+    }
     size = path.stat().st_size / 1000
-    rows[name] = f"| `{name}` | {seconds:.0f} | {megabytes} | {size:.0f} | {date.today()} |"
-    rows = [rows[n] for n in (p.relative_to(ROOT).as_posix() for p in list_notebooks()) if n in rows]
-    packages = ["torch", "torchvision", "numpy", "scipy", "scikit-image", "matplotlib", "piq"]
-    versions = ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)])
+    rows[name] = (
+        f"| `{name}` | {seconds:.0f} | {megabytes} | {size:.0f} | {date.today()} |"
+    )
+    rows = [
+        rows[n]
+        for n in (p.relative_to(ROOT).as_posix() for p in list_notebooks())
+        if n in rows
+    ]
+    packages = [
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "scikit-image",
+        "matplotlib",
+        "piq",
+    ]
+    versions = ", ".join(
+        [
+            f"Python {platform.python_version()}",
+            *(f"{p} {version(p)}" for p in packages),
+        ]
+    )
     lines = [
         "# Execution times\n",
         "Every page shows the stored outputs of its notebook. This is what storing them took, from a fresh",
@@ -128,12 +156,19 @@ def check_figures(paths: list[Path]) -> list[str]:
     faults = []
     for path in paths:
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
-            if not any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            if not any(
+                "image/png" in output.get("data", {})
+                for output in cell.get("outputs", [])
+            ):
                 continue
             mystnb = cell.metadata.get("mystnb", {})
-            where = f"{path.relative_to(ROOT)}, cell {number} ({cell.get('id', 'no id')})"
+            where = (
+                f"{path.relative_to(ROOT)}, cell {number} ({cell.get('id', 'no id')})"
+            )
             if len(mystnb.get("image", {}).get("alt", "").strip()) < 30:
-                faults.append(f"{where}: no alt text of at least 30 characters in metadata mystnb.image.alt")
+                faults.append(
+                    f"{where}: no alt text of at least 30 characters in metadata mystnb.image.alt"
+                )
             if not mystnb.get("figure", {}).get("caption", "").strip():
                 faults.append(f"{where}: no caption in metadata mystnb.figure.caption")
     return faults

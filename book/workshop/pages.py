@@ -19,32 +19,50 @@ def build() -> int:
         print("\n".join(faults), file=sys.stderr)
         return 1
     vendor()
-    shutil.rmtree(SITE, ignore_errors=True)  # else pages and scripts of an older build stay
+    shutil.rmtree(
+        SITE, ignore_errors=True
+    )  # else pages and scripts of an older build stay
     repository = colab.repository()
-    code = jupyter_book(str(ROOT), *(["--config", str(colab.configure(repository))] if repository else []))
+    code = jupyter_book(
+        str(ROOT),
+        *(["--config", str(colab.configure(repository))] if repository else []),
+    )
     if code == 0:
         trim_icons()
         if repository:
             colab.add_install_cells(repository)
         print(f"\nThe book is built. Open it:   xdg-open {SITE / 'index.html'}")
-        print(f"or serve it:                  {sys.executable} -m http.server --directory {SITE}")
+        print(
+            f"or serve it:                  {sys.executable} -m http.server --directory {SITE}"
+        )
     return code
 
 
-ICON = re.compile(r'(?:"([a-z0-9-]+)"|\b([a-z0-9]+)):\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?')
+ICON = re.compile(
+    r'(?:"([a-z0-9-]+)"|\b([a-z0-9]+)):\[\d+,\d+,(\[[^\]]*\]),"[0-9a-f]+",(?:"[^"]*"|\[[^\]]*\])\],?'
+)
 
 
 def trim_icons() -> None:
     """Leave out of the theme's icon script what no page uses: two thousand drawings, half of what a first visit fetches."""
     script = SITE / "_static" / "scripts" / "fontawesome.js"
-    others = [p for suffix in ("html", "js") for p in SITE.rglob(f"*.{suffix}") if p != script]
-    used = set(re.findall(r"\bfa-([a-z0-9-]+)", "\n".join(p.read_text(encoding="utf-8") for p in others)))
+    others = [
+        p for suffix in ("html", "js") for p in SITE.rglob(f"*.{suffix}") if p != script
+    ]
+    used = set(
+        re.findall(
+            r"\bfa-([a-z0-9-]+)",
+            "\n".join(p.read_text(encoding="utf-8") for p in others),
+        )
+    )
 
     def keep(icon: re.Match) -> str:
         names = {icon[1] or icon[2], *re.findall(r'"([^"]+)"', icon[3])}
         return icon[0] if names & used else ""
 
-    script.write_text(ICON.sub(keep, script.read_text(encoding="utf-8")), encoding="utf-8")
+    script.write_text(
+        ICON.sub(keep, script.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     script.with_suffix(".js.map").unlink(missing_ok=True)
 
 
@@ -52,8 +70,15 @@ def jupyter_book(*arguments: str) -> int:
     """Run `jupyter-book build`; returns its exit code."""
     # There is no `python -m jupyter_book`: look for the console script beside this Python.
     folder = Path(sys.executable).parent
-    script = shutil.which("jupyter-book", path=f"{folder}{os.pathsep}{folder / 'Scripts'}")
+    script = shutil.which(
+        "jupyter-book", path=f"{folder}{os.pathsep}{folder / 'Scripts'}"
+    )
     if script is None:
-        print('jupyter-book is not installed here: pip install -e ".[book]"', file=sys.stderr)
+        print(
+            'jupyter-book is not installed here: pip install -e ".[book]"',
+            file=sys.stderr,
+        )
         return 1
-    return subprocess.run([script, "build", *arguments, "-W", "--keep-going"], cwd=ROOT).returncode
+    return subprocess.run(
+        [script, "build", *arguments, "-W", "--keep-going"], cwd=ROOT
+    ).returncode

@@ -22,22 +22,34 @@ def vendor() -> None:
     if not fresh(vendored / "ort" / "ort.wasm.gzip", [here]):
         vendor_runtime(vendored / "ort")
     models = ROOT / "data" / "models"
-    if not fresh(vendored / "try" / "examples.json", [here, *library.glob("*.py"), *models.iterdir()]):
+    if not fresh(
+        vendored / "try" / "examples.json",
+        [here, *library.glob("*.py"), *models.iterdir()],
+    ):
         vendor_try(vendored / "try")
 
 
 def fresh(made: Path, sources: list[Path]) -> bool:
     """Is a file there, and newer than all that it is made from?"""
-    return made.exists() and all(source.stat().st_mtime < made.stat().st_mtime for source in sources)
+    return made.exists() and all(
+        source.stat().st_mtime < made.stat().st_mtime for source in sources
+    )
 
 
 def vendor_mathjax(target: Path) -> None:
     """Copy what the pages need of MathJax out of its Python package: a tenth of it."""
-    source = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax"))
+    source = Path(
+        distribution("sphinx-mathjax-offline").locate_file(
+            "sphinx-mathjax-offline/static/mathjax"
+        )
+    )
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copy(source / "tex-chtml.js", target)
-    for part in ["output/chtml/fonts/woff-v2", "input/tex/extensions"]:  # \boldsymbol loads its extension
+    for part in [
+        "output/chtml/fonts/woff-v2",
+        "input/tex/extensions",
+    ]:  # \boldsymbol loads its extension
         shutil.copytree(source / part, target / part)
 
 
@@ -73,8 +85,17 @@ def fetch_runtime() -> Path:
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        command = ["pack", f"{name}@{number}", "--pack-destination", folder, "--ignore-scripts", "--loglevel=error"]
-        done = npm(command, return_completed_process=True, capture_output=True, text=True)
+        command = [
+            "pack",
+            f"{name}@{number}",
+            "--pack-destination",
+            folder,
+            "--ignore-scripts",
+            "--loglevel=error",
+        ]
+        done = npm(
+            command, return_completed_process=True, capture_output=True, text=True
+        )
         fetched = Path(folder) / kept.name
         if done.returncode or not fetched.exists():
             sys.exit(
@@ -83,7 +104,9 @@ def fetch_runtime() -> Path:
                 f"    npm pack {name}@{number}\nand put the file here: {kept}"
             )
         if (found := sha256(fetched)) != RUNTIME_SHA256:
-            sys.exit(f"{kept.name} is not the file that book/workshop/vendor.py knows: its SHA-256 is {found}")
+            sys.exit(
+                f"{kept.name} is not the file that book/workshop/vendor.py knows: its SHA-256 is {found}"
+            )
         fetched.replace(kept)
     return kept
 
@@ -112,12 +135,22 @@ def vendor_try(target: Path) -> None:
         photograph = tta.photograph(name)[None]
         scale = 288 / min(photograph.shape[2:])
         size = [round(length * scale) for length in photograph.shape[2:]]
-        intact = interpolate(photograph, size, mode="bilinear", antialias=True).clamp(0, 1)
+        intact = interpolate(photograph, size, mode="bilinear", antialias=True).clamp(
+            0, 1
+        )
         spoiled = tta.distort(intact, kind, severity, torch.Generator().manual_seed(0))
         for picture, state in ((intact, "intact"), (spoiled, word)):
             file = f"{name}-{len(examples)}.webp"
-            pixels = to_bytes(tta.distort(picture, "dark", 0.7))[0].permute(1, 2, 0).numpy()
+            pixels = (
+                to_bytes(tta.distort(picture, "dark", 0.7))[0].permute(1, 2, 0).numpy()
+            )
             Image.fromarray(pixels).save(target / file, lossless=True)
-            about = {"file": file, "name": f"{name}, {state}", "quality": round(float(quality(picture, intact)), 4)}
+            about = {
+                "file": file,
+                "name": f"{name}, {state}",
+                "quality": round(float(quality(picture, intact)), 4),
+            }
             examples.append(about)
-    (target / "examples.json").write_text(json.dumps(examples, indent=1), encoding="utf-8")
+    (target / "examples.json").write_text(
+        json.dumps(examples, indent=1), encoding="utf-8"
+    )

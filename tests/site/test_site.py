@@ -1,6 +1,7 @@
 """The built pages, in a real browser with the network cut."""
 
 import gzip
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -183,3 +184,10 @@ def test_icons_in_use_are_drawn(visits, path):
     )
     left = page.locator("i.fa-solid").count()
     assert missing == [] and left == 0
+
+
+def test_docstrings_cite_as_the_chapters_do(site):
+    """[wang2021tent] in a docstring is a citation with a link, not a key in brackets."""
+    page = (site / "book" / "api.html").read_text(encoding="utf-8")
+    assert re.findall(r"\[[a-z]+\d{4}[a-z]+\]", page) == []
+    assert page.count('class="bibtex reference internal"') + page.count("#id") > 10

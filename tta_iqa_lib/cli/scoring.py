@@ -30,7 +30,7 @@ def score(
     """Score images: one line each, score and path, higher is better.
 
     Images are cut into crops at their native resolution; an image's score is the mean over its crops and
-    over the symmetric views that the model declares. With --adapt
+    over the symmetric views that the model declares. With `--adapt`
     the scores depend on the images that are scored together.
     """
     from ..images import ImageError, list_images

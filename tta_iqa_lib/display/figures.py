@@ -15,7 +15,7 @@ COLOURS = {
     "views": "#888888",
     "bn-batch": "#56B4E9",
     "bn-blend": "#0072B2",
-    "bn-adaptive": "#F0E442",
+    "bn-adaptive": "#B8A100",
     "rank": "#E69F00",
     "gc": "#CC79A7",
     "rank+gc": "#D55E00",

@@ -51,9 +51,13 @@ class Table:
             raise ValueError("every column of a table needs a name: a screen reader reads it before each cell")
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{cell}</th>' for cell in self.header)
+        words = [any(str(row[i])[:1].isalpha() for row in self.rows) for i in range(len(self.header))]  # not numbers
+        mark = [' class="words"' if column else "" for column in words]
+        head = "".join(f'<th scope="col"{m}>{cell}</th>' for m, cell in zip(mark, self.header, strict=True))
         body = "".join(
-            f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
+            f'<tr><th scope="row">{row[0]}</th>'
+            + "".join(f"<td{m}>{cell}</td>" for m, cell in zip(mark[1:], row[1:], strict=True))
+            + "</tr>"
             for row in self.rows
         )
         return (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tta_iqa_lib.display import COLOURS, MARKERS, Compare, Player, Quiz, Table, cover, frame, picture, show
+from tta_iqa_lib.display import COLOURS, MARKERS, Compare, Player, Quiz, Table, cover, frame, picture, say, show
 from tta_iqa_lib.display.cover import HAZE
 
 
@@ -181,3 +181,15 @@ def test_the_cover_shows_what_the_model_is_given():
         assert line.get_ydata().tolist() == values and len(values) == len(HAZE)
     assert found["recipe"][-1] > found["source"][-1] + 0.1 and found["recipe"][0] < found["source"][0]
     plt.close(figure)
+
+
+def test_words_in_a_table_stand_left_and_numbers_right():
+    html = Table(
+        "Faults", ["fault", "what it does", "change"], [["4", "adds up", "+0.01"], ["7", "–", "–"]]
+    )._repr_html_()
+    assert '<th scope="col" class="words">what it does</th><th scope="col">change</th>' in html
+    assert '<td class="words">adds up</td><td>+0.01</td>' in html and '<td class="words">–</td><td>–</td>' in html
+
+
+def test_a_computed_sentence_is_set_as_the_prose_is():
+    assert say("97% of 4, and 95 % of 8").data == "97 % of 4, and 95 % of 8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class Table:
 
 
 def say(text: str):
-    """Markdown whose numbers come from the run: the prose of the book never types a result."""
+    """Markdown whose numbers come from the run: the prose of the book never types a result. "97%" becomes "97 %"."""
     from IPython.display import Markdown
 
-    return Markdown(text)
+    return Markdown(re.sub(r"(?<=\d)%", " %", text))

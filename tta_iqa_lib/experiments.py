@@ -97,7 +97,7 @@ GRIDS = {
         Grid(
             "loss-levers",
             ("source", "recipe-open", *(f"lever-{name}" for name in LOSS_LEVERS)),
-            seeds=(0, 1),
+            seeds=(0,),
             batch_sizes=(32,),
             images=64,
         ),

@@ -113,7 +113,7 @@ GRIDS = {
             )
             for name, order in (("gate", "shuffled"), ("gate-one-sided", "by-quality"))
         ),
-        Grid("faults", ("published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
+        Grid("faults", ("source", "published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
         *(
             Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0,), _SIZES, 64, order, online, False)
             for order in ("shuffled", "by-content")

@@ -74,20 +74,31 @@ def test_several_sliders_choose_a_frame_as_nested_loops_do():
     assert re.findall(r'value="(\d)"', html) == ["1", "0"] and "'Grey' × 3" in repr(one)
 
 
-def test_a_comparison_uncovers_the_second_picture():
-    """Left of the line stands the left picture; the page carries both, and sizes must agree."""
-    black, white = (picture(torch.full((3, 8, 20), v)) for v in (0.0, 1.0))
-    pair = Compare("pair", black, white, ("before", "after"), ("black", "white"), "Two.")
-    image, slider, _ = pair.widget().children
-    slider.value = 25
-    pixels = [Image.open(io.BytesIO(image.value)).getpixel((x, 4))[0] for x in (0, 4, 5, 19)]
-    assert pixels == [0, 0, 255, 255]
-    html = pair.html()
-    assert html.index('alt="black"') < html.index('alt="white"') and "before ↔ after" in html
-    sources = [base64.b64decode(s) for s in re.findall(r"base64,([^\"]+)", html)]
-    assert sources == [black, white]
+def test_a_comparison_uncovers_one_picture_after_the_other():
+    """Left of the line stands the earlier picture; the page carries all, and sizes must agree."""
+    grey = [picture(torch.full((3, 8, 20), v)) for v in (0.0, 0.6, 1.0)]
+    two = Compare("two", grey[::2], ("before", "after"), ("black", "white"), "Two.")
+    three = Compare("three", grey, ("a", "b", "c"), ("black", "grey", "white"), "Three.")
+    for compare, at, shown in (
+        (two, 25, [0, 0, 255, 255]), (two, 100, [0] * 4), (two, 0, [255] * 4),
+        (three, 0, [255] * 4), (three, 25, [153, 153, 255, 255]), (three, 100, [153] * 4),
+        (three, 125, [0, 0, 153, 153]), (three, 200, [0] * 4),
+    ):  # fmt: skip
+        image, slider, _ = compare.widget().children
+        slider.value = at
+        pixels = [Image.open(io.BytesIO(image.value)).getpixel((x, 4))[0] for x in (0, 4, 5, 19)]
+        assert pixels == shown, (compare, at)
+    html = three.html()
+    assert html.index('alt="black"') < html.index('alt="grey"') < html.index('alt="white"') and "a ↔ b ↔ c" in html
+    assert [base64.b64decode(s) for s in re.findall(r"base64,([^\"]+)", html)] == grey
+    assert re.findall(r"inset\(0 0 0 (\d+)%", html) == ["50", "100"] and 'max="200"' in html
+    assert [three.spoken(at) for at in (200, 150, 100, 30, 0)] == [
+        "100 % a, then b", "50 % a, then b", "100 % b, then c", "30 % b, then c", "0 % b, then c"
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="one size"):
-        Compare("pair", black, picture(torch.ones(3, 4, 4)), ("a", "b"), ("", ""), "")
+        Compare("pair", [grey[0], picture(torch.ones(3, 4, 4))], ("a", "b"), ("", ""), "")
+    with pytest.raises(ValueError, match="two pictures or more"):
+        Compare("pair", grey, ("a", "b"), ("", ""), "")
 
 
 def test_jupyter_gets_the_widget_and_the_page_gets_html():

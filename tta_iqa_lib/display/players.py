@@ -138,67 +138,90 @@ class Player(_Alive):
 
 @dataclass(frozen=True, repr=False)
 class Compare(_Alive):
-    """Two pictures, one over the other: drag the line to uncover the second.
+    """Two pictures or more, one over the other: drag the line to uncover the next.
 
     Attributes:
         name: unique on its page; letters, digits and dashes.
-        left, right: PNG pictures of equal size.
-        labels: what the left and the right picture show.
+        pictures: PNG pictures of equal size, the first one at the bottom.
+        labels: what each shows.
         alts: text alternative of each.
         caption: one sentence that says what to see.
 
     Raises:
-        ValueError: when the two pictures differ in size.
+        ValueError: fewer than two pictures, pictures that differ in size, or other numbers of labels and alternatives.
     """
 
     name: str
-    left: bytes
-    right: bytes
-    labels: tuple[str, str]
-    alts: tuple[str, str]
+    pictures: Sequence[bytes]
+    labels: Sequence[str]
+    alts: Sequence[str]
     caption: str
 
     def __post_init__(self):
-        sizes = [Image.open(io.BytesIO(png)).size for png in (self.left, self.right)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"the two pictures must be of one size; they are {sizes[0]} and {sizes[1]}")
+        sizes = [Image.open(io.BytesIO(png)).size for png in self.pictures]
+        if len(sizes) < 2 or not len(sizes) == len(self.labels) == len(self.alts):
+            raise ValueError("two pictures or more are needed, each with a label and a text alternative")
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the pictures must be of one size; they are {' and '.join(map(str, sizes))}")
+
+    @property
+    def end(self) -> int:
+        """The line's last position. From 0, where the last picture is seen, it crosses the pictures once for each pair."""
+        return 100 * (len(self.pictures) - 1)
+
+    def covered(self, at: int) -> list[int]:
+        """How much of each picture but the first is clipped away on the left, in per cent, when the line stands at `at`."""
+        return [min(max(at - self.end + 100 * k, 0), 100) for k in range(1, len(self.pictures))]
+
+    def spoken(self, at: int) -> str:
+        """What a screen reader says of a position."""
+        pair = min((self.end - at) // 100, len(self.pictures) - 2)
+        return f"{at - self.end + 100 * (pair + 1)} % {self.labels[pair]}, then {self.labels[pair + 1]}"
 
     def html(self) -> str:
-        """The player without a kernel: the right picture lies over the left one and is clipped at the slider."""
-        left, right = (html.escape(label) for label in self.labels)
+        """The player without a kernel: each picture lies over the one before and is clipped at the slider."""
+        start, positions = self.end - 50, range(0, self.end + 1, 5)
         move = (
-            "const f=this.closest('figure');f.querySelector('.over').style.clipPath='inset(0 0 0 '+this.value+'%)';"
-            "this.setAttribute('aria-valuetext',this.value+' % '+this.dataset.left)"
+            "const f=this.closest('figure'),v=+this.value,o=f.querySelectorAll('.over');"
+            "o.forEach((p,i)=>p.style.clipPath='inset(0 0 0 '+Math.min(Math.max(v-this.max+100*(i+1),0),100)+'%)');"
+            "this.setAttribute('aria-valuetext',JSON.parse(this.dataset.spoken)[v/5])"
+        )
+        over = "".join(
+            f'<img class="over" style="position:absolute;top:0;left:0;right:0;clip-path:inset(0 0 0 {cut}%)" '
+            f'alt="{html.escape(alt)}" src="{_embed(png)}">'
+            for png, alt, cut in zip(self.pictures[1:], self.alts[1:], self.covered(start), strict=True)
         )
         return (
             f'<figure class="tta-player tta-compare" id="player-{self.name}"><div class="pair" style="position:relative">'
-            f'<img alt="{html.escape(self.alts[0])}" src="{_embed(self.left)}">'
-            f'<img class="over" style="position:absolute;top:0;left:0;right:0;clip-path:inset(0 0 0 50%)" '
-            f'alt="{html.escape(self.alts[1])}" src="{_embed(self.right)}"></div>'
-            f'<div class="tta-controls"><label for="range-{self.name}">{left} ↔ {right}</label> '
-            f'<input type="range" id="range-{self.name}" min="0" max="100" step="5" value="50" data-left="{left}" '
-            f'aria-valuetext="50 % {left}" oninput="{move}"></div><figcaption>{self.caption}</figcaption></figure>'
+            f'<img alt="{html.escape(self.alts[0])}" src="{_embed(self.pictures[0])}">{over}</div>'
+            f'<div class="tta-controls"><label for="range-{self.name}">{html.escape(" ↔ ".join(self.labels))}</label> '
+            f'<input type="range" id="range-{self.name}" min="0" max="{self.end}" step="5" value="{start}" '
+            f'data-spoken="{html.escape(json.dumps([self.spoken(at) for at in positions], ensure_ascii=False))}" '
+            f'aria-valuetext="{html.escape(self.spoken(start))}" oninput="{move}"></div>'
+            f"<figcaption>{self.caption}</figcaption></figure>"
         )
 
-    def mixed(self, percent: int) -> bytes:
-        """The picture at one position of the line: so many percent of the left picture, the rest of the right one."""
-        left, right = (Image.open(io.BytesIO(png)).convert("RGB") for png in (self.left, self.right))
-        right.paste(left.crop((0, 0, round(left.width * percent / 100), left.height)))
+    def mixed(self, at: int) -> bytes:
+        """The picture when the line stands at `at`."""
+        first, *others = (Image.open(io.BytesIO(png)).convert("RGB") for png in self.pictures)
+        for picture, cut in zip(others, self.covered(at), strict=True):
+            edge = round(picture.width * cut / 100)
+            first.paste(picture.crop((edge, 0, picture.width, picture.height)), (edge, 0))
         buffer = io.BytesIO()
-        right.save(buffer, "PNG")
+        first.save(buffer, "PNG")
         return buffer.getvalue()
 
     def widget(self):
         """The player as an ipywidget."""
         import ipywidgets as widgets
 
-        image = widgets.Image(value=self.mixed(50), format="png", layout={"max_width": "100%"})
+        image = widgets.Image(value=self.mixed(self.end - 50), format="png", layout={"max_width": "100%"})
         slider = widgets.IntSlider(
-            value=50, max=100, step=5, description=" ↔ ".join(self.labels), style={"description_width": "initial"},
-            readout=False, layout={"width": "90%"},
+            value=self.end - 50, max=self.end, step=5, description=" ↔ ".join(self.labels), readout=False,
+            style={"description_width": "initial"}, layout={"width": "90%"},
         )  # fmt: skip
         slider.observe(lambda change: setattr(image, "value", self.mixed(change["new"])), "value")
         return widgets.VBox([image, slider, widgets.HTML(self.caption)])
 
     def __repr__(self) -> str:
-        return f"Compare({self.name!r}: {self.labels[0]!r} and {self.labels[1]!r})"
+        return f"Compare({self.name!r}: {' and '.join(map(repr, self.labels))})"

@@ -2,12 +2,16 @@
 
 import re
 
-KEY = re.compile(r"\[([a-z]+\d{4}[a-z]+)\]")
+KEYS = re.compile(r"\[([a-z]+\d{4}\w+(?:, [a-z]+\d{4}\w+)*)\]")
 
 
 def cite(app, what, name, thing, options, lines: list[str]) -> None:
     """Rewrite the lines of a docstring. The prefix keeps the page's list apart from those of the chapters."""
-    lines[:] = [KEY.sub(r":cite:`lib-\1`", line) for line in lines]
+    lines[:] = [KEYS.sub(role, line) for line in lines]
+
+
+def role(keys: re.Match) -> str:
+    return ":cite:`" + ",".join(f"lib-{key}" for key in keys[1].split(", ")) + "`"
 
 
 def setup(app) -> dict:

@@ -12,6 +12,13 @@ from tqdm import tqdm
 
 from .app import app, complain
 
+ModelFile = Annotated[
+    Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
+]
+BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
+Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]
+Seed = Annotated[int, typer.Option(help="Draws the batches.")]
+
 
 @app.command()
 def score(
@@ -20,12 +27,10 @@ def score(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write path, score and source score here as well.")
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)] = 32,
-    crops: Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")] = 4,
-    seed: Annotated[int, typer.Option(help="Draws the batches and the distorted copies.")] = 0,
+    model: ModelFile = None,
+    batch_size: BatchSize = 32,
+    crops: Crops = 4,
+    seed: Seed = 0,
 ) -> None:
     """Score images: one line each, score and path, higher is better.
 
@@ -87,12 +92,10 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write path, opinion, score and source score here.")
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)] = 32,
-    crops: Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")] = 4,
-    seed: Annotated[int, typer.Option(help="Draws the batches.")] = 0,
+    model: ModelFile = None,
+    batch_size: BatchSize = 32,
+    crops: Crops = 4,
+    seed: Seed = 0,
 ) -> None:
     """Compare a model with human opinions, as it is and adapted: SRCC, PLCC and KRCC with 95 % intervals by content.
 

@@ -89,6 +89,8 @@ def test_headline_targets_are_those_of_the_grid_that_the_source_can_read():
     assert headline_targets(results_of({"source": 0.3}, "target/dusk")) == []  # development
     assert headline_targets(results_of({"source": 0.3}, "target/scenes")) == []  # not shifted
     assert headline_targets(results_of({"source": 30.0})) == []  # unreadable
+    with pytest.raises(ValueError, match="these results do not hold it"):
+        headline_targets(results_of({"rank": 0.3}))
 
 
 def test_the_bootstrap_s_srcc_is_that_of_the_metrics_ties_included():

@@ -14,6 +14,7 @@ from tta_iqa_lib.adapt import Adapter
 from tta_iqa_lib.baselines import (
     ActMad,
     Average,
+    Orders,
     PerImage,
     Rotation,
     ScoreEntropy,
@@ -329,6 +330,21 @@ def test_by_itself_each_image_gets_the_same_score_in_any_company(fold):
         assert torch.allclose(scores, together[company], rtol=0, atol=1e-5)
     assert torch.allclose(together[2], scorer.adapter(images[2:3])[0], rtol=0, atol=1e-5)
     assert not torch.allclose(together, scorer.adapter(images), rtol=0, atol=1e-4)
+
+
+def test_an_ensemble_over_orders_averages_what_other_batches_give():
+    """Each order cuts other batches; where batches do not matter, neither do orders. One order is the adapter itself."""
+    model, images = tiny_model(), pictures(7)
+    adapter = Adapter(model, [], Batch())
+    assert torch.equal(Orders(adapter, 1).predict(images, 3), adapter.predict(images, 3, shuffle=False))
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+    other = torch.empty(7)
+    other[order] = adapter.predict(images[order], 3, shuffle=False)
+    first = adapter.predict(images, 3, shuffle=False)
+    assert not torch.allclose(first, other, rtol=0, atol=1e-4)
+    assert torch.allclose(Orders(adapter, 2).predict(images, 3), (first + other) / 2, rtol=0, atol=1e-6)
+    plain = Adapter(model, [], Source())
+    assert torch.allclose(Orders(plain).predict(images, 3), plain.predict(images, 3), rtol=0, atol=1e-5)
 
 
 STREAMS = {

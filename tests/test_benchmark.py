@@ -11,6 +11,7 @@ import torch
 
 from tta_iqa_lib import benchmark, distortions, images
 from tta_iqa_lib.benchmark import TARGETS, Target, build, contents, quality
+from tta_iqa_lib.cache import code_hash
 from tta_iqa_lib.distortions import distort
 from tta_iqa_lib.images import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models import data_folder
@@ -146,11 +147,11 @@ def test_the_code_hash_ignores_comments_and_sees_numbers(tmp_path, monkeypatch):
     text = '"""Doc."""\nx = 1\ndef f(a):\n    """Doc."""\n    a.clip(3)\n'
     plain = module(text, "plain")
     commented = module(text.replace("Doc", "Other").replace("x = 1", "# why\nx  =  1"), "commented")
-    assert benchmark.code_hash(plain) == benchmark.code_hash(commented)
+    assert code_hash(plain) == code_hash(commented)
     for old, new in (("1", "2"), ("3", "4")):
         changed = module(text.replace(old, new), f"changed{new}")
-        assert benchmark.code_hash(plain) != benchmark.code_hash(changed)
-        assert benchmark.code_hash(plain, plain) != benchmark.code_hash(plain, changed)
+        assert code_hash(plain) != code_hash(changed)
+        assert code_hash(plain, plain) != code_hash(plain, changed)
     before = benchmark.fingerprint()
     for changed in (benchmark, images, distortions):
         with monkeypatch.context() as other:

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.cli import app as typer_cli
 from typer.testing import CliRunner
 
-from tta_iqa_lib import experiments
+from tta_iqa_lib import experiments, grids
 from tta_iqa_lib.analysis import mean_srcc
 from tta_iqa_lib.cli import app
 from tta_iqa_lib.images import PHOTOGRAPHS, photograph, symmetries
@@ -126,8 +126,8 @@ def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path
 
 def test_the_demo_prints_every_target(monkeypatch):
     """One row a target, one number a method: those of a stand-in grid, as the real one takes minutes (`make book`)."""
-    grid = experiments.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
-    monkeypatch.setitem(experiments.GRIDS, "demo", grid)
+    grid = grids.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
+    monkeypatch.setitem(grids.GRIDS, "demo", grid)
     result = run("demo", "--processes", "1")
     assert result.exit_code == 0
     results = experiments.run_grid(grid, 1, progress=False)

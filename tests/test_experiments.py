@@ -12,7 +12,8 @@ from tta_iqa_lib import analysis, experiments, methods
 from tta_iqa_lib.adapt import Adapter
 from tta_iqa_lib.analysis import difference, headline_targets, mean_srcc, read_results, table, write_results
 from tta_iqa_lib.benchmark import TARGETS
-from tta_iqa_lib.experiments import Grid, load_target, results_key, run_grid, run_one
+from tta_iqa_lib.experiments import load_target, results_key, run_grid, run_one
+from tta_iqa_lib.grids import Grid
 from tta_iqa_lib.methods import MAIN, METHODS
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models import load_source_model
@@ -29,7 +30,7 @@ def test_an_interrupted_grid_resumes_with_the_same_results(tmp_path, monkeypatch
     assert len(files) == len(SMALL.runs())
     times = {file: file.stat().st_mtime_ns for file in files}
     files[0].unlink()
-    (folder / "left.partial").write_text("[0.1, 0.")  # as a kill leaves it
+    (folder / f"1-{files[0].name}").write_text("[0.1, 0.")  # as a kill leaves it
     again = run_grid(SMALL, 2, progress=False)
     assert again == whole
     assert all(file.stat().st_mtime_ns == times[file] for file in files[1:])
@@ -79,6 +80,13 @@ def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone
         assert (control.statistics, control.views, control.gate) == (own.statistics, own.views, own.gate)
 
 
+def test_a_grid_for_intervals_needs_the_source_model():
+    """Told before the runs, which take hours, and not after them."""
+    with pytest.raises(ValueError, match="grid 'lost' keeps scores for intervals against the source: add it"):
+        Grid("lost", ("bn-batch", "recipe"))
+    assert Grid("lost", ("bn-batch", "recipe"), keep_scores=False).runs()
+
+
 def fake_results(noise: float) -> dict:
     """Two methods on one target; the second is the first plus noise."""
     generator = np.random.default_rng(0)
@@ -109,7 +117,7 @@ def test_results_survive_the_file(tmp_path):
     results = fake_results(0.1) | {"about": {"x": 1}}
     write_results(results, tmp_path / "a" / "r.json")
     assert json.loads((tmp_path / "a" / "r.json").read_text()) == results
-    assert not list(tmp_path.rglob("*.partial"))
+    assert [f.name for f in (tmp_path / "a").iterdir()] == ["r.json"]
 
 
 def test_missing_results_say_how_to_compute_them():

@@ -11,6 +11,7 @@ from tta_iqa_lib.distortions import distort
 from tta_iqa_lib.losses import (
     Anchor,
     GroupContrastive,
+    Ladder,
     Pair,
     RelativeRank,
     ScoreOrder,
@@ -268,6 +269,28 @@ def test_an_impossible_pair_is_an_error(options):
         Pair(**options)
 
 
+def test_a_ladder_makes_every_severity_of_the_kind_that_the_source_orders_best():
+    """The pair's two severities give the pair's copies; more of them lie in between, of the same kind."""
+    images = plain(0.2, 0.8)
+    ladder = Ladder(("haze", "dark"), (0.3, 0.5, 0.7))
+    seen = []
+    copies = ladder(images, lambda x: seen.append(x) or brightness(x), torch.Generator())
+    asked = [distort(images, kind, severity) for kind in ladder.kinds for severity in (0.3, 0.7)]
+    assert all(torch.equal(a, b) for a, b in zip(seen, asked, strict=True))  # the mildest and the most severe
+    assert tuple(copies) == ladder.names == ("rung1", "rung2", "rung3")
+    for view, severity in zip(copies.values(), ladder.severities, strict=True):
+        assert torch.equal(view, distort(images, ["dark", "dark"], severity))
+    by_gap = Ladder(("haze", "dark"), (0.3, 0.7), choose="gap")(images, brightness, torch.Generator())
+    pair = Pair(("haze", "dark"))(images, brightness, torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(by_gap.values(), pair.values(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{"choose": "best"}, {"severities": (0.5,)}, {"severities": (0.2, 0.2)}])
+def test_an_impossible_ladder_is_an_error(options):
+    with pytest.raises(ValueError, match=r"choose must be|need two or more severities"):
+        Ladder(**options)
+
+
 # What the Adapter calls
 
 
@@ -298,6 +321,32 @@ def test_score_order_averages_clean_over_mild_and_mild_over_severe():
     for temperature in (1.0, 0.25):
         parts = [score_order_loss(a, b, temperature=temperature) for a, b in ((clean, mild), (mild, severe))]
         assert ScoreOrder(temperature=temperature)(views).item() == pytest.approx(sum(parts).item() / 2, rel=1e-12)
+
+
+def test_score_order_goes_down_a_ladder_rung_by_rung():
+    views = three_views()
+    views.scores = {
+        name: vectors(6, 1, seed=i).flatten() for i, name in enumerate(("clean", "rung1", "rung2", "rung3"))
+    }
+    in_units = [scores / 2.0 for scores in views.scores.values()]
+    parts = [score_order_loss(a, b).item() for a, b in itertools.pairwise(in_units)]
+    found = ScoreOrder(views=Ladder(severities=(0.1, 0.2, 0.3)))(views).item()
+    assert found == pytest.approx(sum(parts) / 3, rel=1e-12)
+
+
+def test_the_metric_s_differences_are_the_margins_and_never_negative():
+    """The metric says of each copy how far it is from the clean image; a worse copy that it likes better gets no margin."""
+    views = three_views()
+    views.images = {
+        "clean": plain(*[0.5] * 6),
+        "mild": plain(*[0.4] * 6),
+        "severe": plain(0.1, 0.2, 0.3, 0.4, 0.45, 0.5),
+    }
+    metric = lambda distorted, reference: (distorted - reference).mean((1, 2, 3))  # noqa: E731
+    clean, mild, severe = (views.scores[name] / 2.0 for name in ("clean", "mild", "severe"))
+    second = torch.tensor([0.3, 0.2, 0.1, 0.0, 0.0, 0.0])
+    expected = (score_order_loss(clean, mild, 0.1) + score_order_loss(mild, severe, second)) / 2
+    assert ScoreOrder(metric=metric)(views).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_group_contrastive_is_measured_by_its_plateau():

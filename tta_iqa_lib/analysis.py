@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from .benchmark import TARGETS
+from .cache import whole_file
 from .methods import METHODS
 from .metrics import Interval, resamples
 from .models import data_folder
@@ -19,13 +20,11 @@ from .models import data_folder
 
 def write_results(results: dict, path: Path) -> None:
     """One run a line, so that a difference between two files can be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(run) for run in results["runs"]]
     head = {key: value for key, value in results.items() if key != "runs"}
     text = json.dumps(head)[:-1] + ', "runs": [\n' + ",\n".join(lines) + "\n]}\n"
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text)
 
 
 def read_results(name: str = "headline") -> dict:
@@ -51,7 +50,13 @@ def mean_srcc(results: dict, method: str, target: str, batch_size: int) -> float
 
 
 def headline_targets(results: dict) -> list[str]:
-    """The targets of the headline mean: reported, shifted, and readable by the source (SRCC ≥ .2, mean over seeds and sizes)."""
+    """The targets of the headline mean: reported, shifted, and readable by the source (SRCC ≥ .2, mean over seeds).
+
+    Raises:
+        ValueError: the source model is not among the methods.
+    """
+    if "source" not in results["about"]["grid"]["methods"]:
+        raise ValueError("which targets count depends on the source model, and these results do not hold it")
     size = results["about"]["grid"]["batch_sizes"][0]
     return [
         name
@@ -153,7 +158,7 @@ def summarise(results: dict, against: Sequence[str] = ("source",)) -> list[dict]
     grid = results["about"]["grid"]
     groups = {target: [target] for target in grid["targets"]}
     headline = headline_targets(results)
-    if headline:
+    if headline:  # a grid of unshifted targets has none
         groups = {"headline": headline} | groups
     bootstrap, summary = Bootstrap(results), []
     for method in tqdm(grid["methods"], desc="intervals"):

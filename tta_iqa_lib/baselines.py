@@ -218,6 +218,24 @@ class PerImage:
 
 
 @dataclass(frozen=True)
+class Orders:
+    """An ensemble of itself: the scores averaged over `count` orders of the images, hence over other batches."""
+
+    adapter: Adapter
+    count: int = 4
+
+    def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
+        """(N, 3, H, W) in [0, 1] → (N,). The first order is that of `images`."""
+        scores = []
+        for seed in range(self.count):
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(len(images), generator=generator) if seed else torch.arange(len(images))
+            part = self.adapter.predict(images[order], batch_size, shuffle=False)
+            scores.append(part[order.argsort()])
+        return torch.stack(scores).mean(0)
+
+
+@dataclass(frozen=True)
 class Stream:
     """Online: the state is carried from batch to batch, over the whole of `images`, in their order."""
 

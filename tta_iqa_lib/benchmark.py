@@ -7,25 +7,21 @@ and in data/tinyshift.json; they were fixed before any adapted score was seen.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import piq
 import torch
-from platformdirs import user_cache_dir
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from . import distortions, images
+from .cache import cache_folder, code_hash, whole_file
 from .distortions import distort
 
 CROP = 96
@@ -220,24 +216,6 @@ def build(split: str, size: int | None = None, seed: int | None = None, target: 
     return torch.cat(pixels), torch.cat(labels), Meta(np.array(chosen), kinds, severity)
 
 
-def cache_folder() -> Path:
-    """Where built splits and finished runs are kept; set TTA_IQA_CACHE to move it. Deleting it is always safe."""
-    return Path(os.environ.get("TTA_IQA_CACHE") or user_cache_dir("tta_iqa_lib", appauthor=False))
-
-
-def code_hash(*modules) -> str:
-    """A hash over the meaning of some modules: comments, docstrings and formatting do not count."""
-    digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse(inspect.getsource(module))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()
-
-
 def fingerprint() -> str:
     """A hash over the code, the parameters and the input photographs that decide the benchmark."""
     digest = hashlib.sha256(code_hash(images, distortions, sys.modules[__name__]).encode())
@@ -273,10 +251,8 @@ def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:
     file = cache_folder() / "tinyshift" / fingerprint() / f"{split.replace('/', '-')}.npz"
     if not file.is_file():
         pixels, labels, meta = build(split)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{os.getpid()}-{file.name}")  # two processes may build at once
-        np.savez(partial, pixels=pixels.numpy(), quality=labels.numpy(), **vars(meta))
-        partial.replace(file)
+        with whole_file(file) as partial:
+            np.savez(partial, pixels=pixels.numpy(), quality=labels.numpy(), **vars(meta))
     with np.load(file) as stored:
         meta = Meta(stored["content"], stored["kind"], stored["severity"])
         return torch.from_numpy(stored["pixels"]).float() / 255, torch.from_numpy(stored["quality"]), meta

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import adapt, gate, images, loop, scoring, state
 from .batchnorm import control, moments, rules
-from .benchmark import cache_folder, code_hash
+from .cache import cache_folder, code_hash
 from .contents import content_groups, load_images
 from .databases import Database
 from .metrics import Interval, bootstrap, krcc, plcc, srcc

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -27,100 +27,12 @@ from . import adapt, baselines, benchmark, gate, loop, losses, methods, models, 
 from .adapt import Adapter
 from .baselines import Stream
 from .batchnorm import control, moments, rules
-from .benchmark import TARGETS, Meta, build, cache_folder, code_hash, fingerprint, tinyshift
-from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, METHODS, SOURCES, STEPS, Method
+from .benchmark import Meta, build, fingerprint, tinyshift
+from .cache import cache_folder, code_hash, whole_file
+from .grids import Grid
+from .methods import METHODS, SOURCES, Method
 from .metrics import krcc, plcc, srcc
 from .models import data_folder, load_source_model
-from .published import FAULTS
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What to run.
-
-    Attributes:
-        name: of the results file.
-        methods, targets, seeds, batch_sizes: every combination is a run.
-        images: at most so many of each target, spread over its contents (None: all).
-        order: "shuffled"; "by-content": images of one content follow one another; or "by-quality": the best images come in
-            other batches than the worst.
-        online: carry the state from batch to batch.
-        keep_scores: store the score of every image, for intervals.
-    """
-
-    name: str
-    methods: tuple[str, ...] = MAIN
-    targets: tuple[str, ...] = ("source/test", *TARGETS)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    batch_sizes: tuple[int, ...] = (32, 8)
-    images: int | None = None
-    order: str = "shuffled"
-    online: bool = False
-    keep_scores: bool = True
-
-    def runs(self) -> list[tuple[str, str, int, int]]:
-        """(method, target, seed, batch size) of every run; slow methods first, so that processes end together."""
-        grid = [(m, t, s, b) for m in self.methods for t in self.targets for s in self.seeds for b in self.batch_sizes]
-        return grid[::-1]
-
-
-_DEVELOPMENT = ("target/dusk", "source/test")
-_FULL = ("source", "bn-blend", "bn-adaptive", "rank+gc", "recipe")  # the methods of the full grid
-_SIZES = (1, 2, 4, 8, 16, 32, 64)
-_FEW = ("source/test", "target/dusk", "target/haze-physical", "target/unseen")
-GRIDS = {
-    grid.name: grid
-    for grid in (
-        Grid("headline", images=160),
-        Grid("demo", ("source", "bn-blend", "recipe"), tuple(TARGETS), (0,), (32,), 64),
-        Grid(
-            "alpha",
-            tuple(f"alpha-{a}" for a in ALPHAS),
-            _DEVELOPMENT,
-            batch_sizes=(2, 4, 8, 16, 32, 64),
-            keep_scores=False,
-        ),
-        Grid(
-            "one-sided",
-            ("source", "bn-batch", "bn-blend"),
-            _DEVELOPMENT,
-            batch_sizes=(32,),
-            images=160,
-            order="by-quality",
-        ),
-        Grid(
-            "steps", tuple(f"steps-{n}" for n in STEPS), _DEVELOPMENT, batch_sizes=(32,), images=192, keep_scores=False
-        ),
-        # The fair experiment (chapters 9 and 10).
-        Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
-        Grid("levers", ("source", "recipe-open", *(f"lever-{name}" for name in LEVERS)), images=64),
-        Grid(
-            "loss-levers",
-            ("source", "recipe-open", *(f"lever-{name}" for name in LOSS_LEVERS)),
-            seeds=(0,),
-            batch_sizes=(32,),
-            images=64,
-        ),
-        Grid("fair", FAIR, images=64),
-        *(
-            Grid(
-                name,
-                ("source", "views", "recipe-open", "recipe"),
-                ("source/test-large",),
-                (0, 1, 2),
-                _SIZES,
-                order=order,
-            )
-            for name, order in (("gate", "shuffled"), ("gate-one-sided", "by-quality"))
-        ),
-        Grid("faults", ("source", "published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
-        *(
-            Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0,), _SIZES, 64, order, online, False)
-            for order in ("shuffled", "by-content")
-            for online in (False, True)
-        ),
-    )
-}
 
 
 def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -186,7 +98,6 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         not depend on interruptions and processes.
     """
     folder = cache_folder() / grid.name / results_key(grid)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {run: folder / ("_".join(map(str, run)).replace("/", "-") + ".json") for run in grid.runs()}
     open_runs = [run for run, file in files.items() if not file.is_file()]
     if open_runs:
@@ -207,9 +118,8 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
                     desc="runs",
                     disable=not progress,
                 ):
-                    partial = files[jobs[job]].with_suffix(".partial")
-                    partial.write_text(json.dumps(job.result()))
-                    partial.replace(files[jobs[job]])
+                    with whole_file(files[jobs[job]]) as partial:
+                        partial.write_text(json.dumps(job.result()))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -274,6 +184,7 @@ def settings_commit() -> str | None:
         str(Path(__file__).parent / f"{name}.py")
         for name in (
             "experiments",
+            "grids",
             "methods",
             "benchmark",
             "images",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -76,12 +77,12 @@ def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
     return -logsigmoid(farther).mean()
 
 
-def score_order_loss(better: Tensor, worse: Tensor, margin: float = 0.0, temperature: float = 1.0) -> Tensor:
+def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0, temperature: float = 1.0) -> Tensor:
     """What is better must score higher: mean of softplus((worse − better + margin) / temperature).
 
     Args:
         better, worse: scores (B,), higher = better.
-        margin, temperature: in units of the scores.
+        margin, temperature: in units of the scores; the margin one for all, or (B,).
 
     Returns:
         () ≥ 0. Zero for an empty batch. Chapter 6.
@@ -162,22 +163,65 @@ class Pair:
     choose: str = "gap"
 
     def __post_init__(self):
-        if self.choose not in ("gap", "signed", "random"):
-            raise ValueError(f"choose must be 'gap', 'signed' or 'random'; got {self.choose!r}")
+        _check_choice(self.choose)
         if not 0 <= self.mild < self.severe <= 1 or not self.kinds:
             raise ValueError("need at least one kind, and 0 ≤ mild < severe ≤ 1")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the views, from the best to the worst."""
+        return "mild", "severe"
+
     def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
         """(B, 3, H, W) → {"mild": …, "severe": …}, each (B, 3, H, W)."""
-        rows = torch.arange(len(images), device=images.device)
-        if self.choose == "random":
-            choice = torch.randint(len(self.kinds), (len(images),), generator=generator, device=images.device)
-        mild = torch.stack([distort(images, kind, self.mild, generator) for kind in self.kinds])
-        severe = torch.stack([distort(images, kind, self.severe, generator) for kind in self.kinds])
-        if self.choose != "random":
-            gap = torch.stack([scorer(m) - scorer(s) for m, s in zip(mild, severe, strict=True)])  # (kinds, B)
-            choice = (gap.abs() if self.choose == "gap" else gap).argmax(0)
-        return {"mild": mild[choice, rows], "severe": severe[choice, rows]}
+        copies = _ladder(images, self.kinds, (self.mild, self.severe), self.choose, scorer, generator)
+        return dict(zip(self.names, copies, strict=True))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest.
+
+    Attributes:
+        kinds, choose: as in `Pair`; the gap is that between the mildest and the most severe copy.
+        severities: in [0, 1], rising.
+    """
+
+    kinds: tuple[str, ...] = ("jpeg", "noise", "blur")
+    severities: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    choose: str = "signed"
+
+    def __post_init__(self):
+        _check_choice(self.choose)
+        if len(self.severities) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(self.severities)):
+            raise ValueError(f"need two or more severities that rise within [0, 1]; got {self.severities}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the views, from the best to the worst."""
+        return tuple(f"rung{i + 1}" for i in range(len(self.severities)))
+
+    def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
+        """(B, 3, H, W) → {"rung1": …, "rung2": …}, each (B, 3, H, W)."""
+        copies = _ladder(images, self.kinds, self.severities, self.choose, scorer, generator)
+        return dict(zip(self.names, copies, strict=True))
+
+
+def _check_choice(choose: str) -> None:
+    if choose not in ("gap", "signed", "random"):
+        raise ValueError(f"choose must be 'gap', 'signed' or 'random'; got {choose!r}")
+
+
+def _ladder(images: Tensor, kinds, severities, choose: str, scorer: Scorer, generator) -> list[Tensor]:
+    """For each severity, copies (B, 3, H, W) of the kind that is chosen for each image; one kind an image."""
+    rows = torch.arange(len(images), device=images.device)
+    if choose == "random":
+        choice = torch.randint(len(kinds), (len(images),), generator=generator, device=images.device)
+    levels = [torch.stack([distort(images, kind, s, generator) for kind in kinds]) for s in severities]
+    if choose != "random":
+        gap = torch.stack([scorer(m) - scorer(s) for m, s in zip(levels[0], levels[-1], strict=True)])  # (kinds, B)
+        choice = (gap.abs() if choose == "gap" else gap).argmax(0)
+    return [copies[choice, rows] for copies in levels]
 
 
 @dataclass(frozen=True)
@@ -204,16 +248,33 @@ class RelativeRank:
 
 @dataclass(frozen=True)
 class ScoreOrder:
-    """`score_order_loss` of clean > mild > severe, temperature in standard deviations of the source's scores."""
+    """`score_order_loss` of each view and the next worse one, clean > mild > severe, in deviations of the source's scores.
+
+    Attributes:
+        weight: of this loss in the sum.
+        views: makes the copies, and names them from the best to the worst.
+        temperature: in source deviations.
+        metric: (distorted, reference) → (B,), a full-reference metric in source deviations, higher = better: how much
+            worse than its neighbour it finds a copy is the margin that the scores must keep. None: no margin.
+    """
 
     weight: float = 1.0
-    views: Pair = Pair()
+    views: Pair | Ladder = Pair()
     temperature: float = 1.0
+    metric: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, context: Context) -> Tensor:
-        clean, mild, severe = (context.scores[name] / context.score_std for name in ("clean", "mild", "severe"))
-        first = score_order_loss(clean, mild, temperature=self.temperature)
-        return (first + score_order_loss(mild, severe, temperature=self.temperature)) / 2
+        names = ("clean", *self.views.names)
+        scores = [context.scores[name] / context.score_std for name in names]
+        margins = [0.0] * (len(names) - 1)
+        if self.metric:
+            found = [self.metric(context.images[name], context.images["clean"]) for name in names]
+            margins = [(better - worse).clamp_min(0) for better, worse in pairwise(found)]
+        terms = [
+            score_order_loss(better, worse, margin, self.temperature)
+            for (better, worse), margin in zip(pairwise(scores), margins, strict=True)
+        ]
+        return sum(terms) / len(terms)
 
 
 @dataclass(frozen=True)

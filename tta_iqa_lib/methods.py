@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import piq
+from torch import Tensor
+
 from .adapt import DEFAULT_STATISTICS, Adapter
 from .baselines import (
     ActMad,
     Average,
+    Orders,
     PerImage,
     Rotation,
     ScoreEntropy,
@@ -25,7 +29,7 @@ from .baselines import (
 )
 from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
-from .losses import Anchor, GroupContrastive, Pair, RelativeRank, ScoreOrder
+from .losses import Anchor, GroupContrastive, Ladder, Pair, RelativeRank, ScoreOrder
 from .models import ScoringModel, load_source_model
 from .published import FAULTS, Published
 
@@ -64,6 +68,14 @@ def _rotation(model: ScoringModel, seed: int) -> Adapter:
 def _memo(model: ScoringModel, seed: int) -> PerImage:
     loss = ScoreVariance(views=Turns(3))
     return PerImage(Adapter(model, losses=(loss,), statistics=BLEND, seed=seed, fold=16))
+
+
+def _gmsd(distorted: Tensor, reference: Tensor) -> Tensor:
+    """Gradient magnitude similarity deviation [xue2014gmsd], negative: a metric that has no part in TinyShift's labels.
+
+    A tenth of its scale counts as one deviation of the source's scores; declared, not fitted.
+    """
+    return -piq.gmsd(distorted, reference, reduction="none") / 0.1
 
 
 @cache
@@ -150,13 +162,22 @@ LOSS_LEVERS = {
     "score order": {"losses": (ORDER,)},
     "score order, milder pair": {"losses": (ScoreOrder(views=Pair(mild=0.1, severe=0.4, choose="signed")),)},
     "score order + anchor": {"losses": (ORDER, Anchor())},
+    "score order, four severities": {"losses": (ScoreOrder(views=Ladder()),)},
+    "score order, full-reference margins": {"losses": (ScoreOrder(views=Pair(choose="signed"), metric=_gmsd),)},
     "score order, sharpness-aware": {"losses": (ORDER,), "sharpness": 0.05},
     "score order, through the moments": {"losses": (ORDER,), "through": True},
+    "score variance": {"losses": (ScoreVariance(),)},
+    "score variance, surest images": {"losses": (ScoreVariance(reliable=0.3),)},
 }
 METHODS |= {
     f"lever-{name}": adapting(name, "recipe-open", **{"losses": (), **RECIPE, **changed})
     for name, changed in (LEVERS | LOSS_LEVERS).items()
 }
+METHODS["lever-four orders"] = Method(
+    "four orders",
+    lambda model, seed: Orders(Adapter(model, losses=(), seed=seed, **RECIPE)),
+    "recipe-open",
+)
 ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": adapting(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 STEPS = (0, 1, 2, 3, 5, 10, 20)

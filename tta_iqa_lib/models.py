@@ -15,6 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .cache import whole_file
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOMENTS = ("feature_mean", "feature_cov", "score_mean", "score_std")
 
@@ -229,11 +231,9 @@ def data_folder() -> Path:
 def save_model(model: QualityModel, path: str | Path, about: dict) -> None:
     """Write a `small_model` as safetensors: weights, source moments, and `about` (configuration, scores) as JSON."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    partial = path.with_suffix(".partial")  # an interrupted write never leaves half a model
-    save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
 
 
 def read_about(path: str | Path) -> dict:

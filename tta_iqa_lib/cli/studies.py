@@ -16,7 +16,8 @@ Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: on
 def demo(processes: Processes = None) -> None:
     """A short form of the headline experiment: SRCC on every target of TinyShift, in a minute or two."""
     from ..analysis import table
-    from ..experiments import GRIDS, run_grid
+    from ..experiments import run_grid
+    from ..grids import GRIDS
 
     grid = GRIDS["demo"]
     results = run_grid(grid, processes)
@@ -36,7 +37,8 @@ def experiment(
 ) -> None:
     """Run experiments in full and store NAME.json. Interrupt it and start it again as you like: what is done is kept."""
     from ..analysis import summarise, table, write_results
-    from ..experiments import GRIDS, run_grid
+    from ..experiments import run_grid
+    from ..grids import GRIDS
     from ..models import data_folder
 
     if not names:
@@ -66,6 +68,7 @@ def opinions(
     images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 128,
     seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = 3,
     architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = "small",
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 16,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
@@ -78,7 +81,7 @@ def opinions(
     from ..opinions import evaluate
 
     try:
-        results = evaluate(folder, images, range(seeds), architecture)
+        results = evaluate(folder, images, range(seeds), architecture, epochs)
     except ValueError as error:  # no such database, no such architecture
         complain(str(error))
         raise typer.Exit(2) from None

@@ -1,5 +1,7 @@
 """Chapter 2: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.fft import dctn, idctn
@@ -84,6 +86,18 @@ def quantise_in_scipy(planes, tables):
     return from_blocks(torch.from_numpy(idctn(rounded, axes=(-2, -1), norm="ortho"))).numpy()
 
 
+def quantise_with_the_chapters_matrix(planes, tables, dtype=torch.float32):
+    """With constants of one precision, whatever comes in, as the chapter's `D` is."""
+    matrix, table = dct_matrix(torch.zeros(1, dtype=dtype)), tables[:, None, None]
+    frequencies = torch.round(matrix @ to_blocks(planes) @ matrix.T / table) * table
+    return from_blocks(matrix.T @ frequencies @ matrix)
+
+
+def noise_by_std(images, psnr, generator):
+    noise = white(images, generator)
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.std((1, 2, 3), keepdim=True)
+
+
 EX02_2_WRONG = {
     "nothing has been lost": lambda p, t: from_blocks(change(p, t, way=lambda f: f)),
     "table of the first": lambda p, t: quantise(p, t[:1].expand(3, 8, 8)),
@@ -128,7 +142,16 @@ EX02_3_WRONG = {
 }
 
 CASES = {
-    "ex02_1": ([noise_at, noise_in_a_loop], EX02_1_WRONG),
-    "ex02_2": ([quantise, quantise_in_scipy, _quantise], EX02_2_WRONG),
+    "ex02_1": ([noise_at, noise_in_a_loop, noise_by_std], EX02_1_WRONG),
+    "ex02_2": (
+        [
+            quantise,
+            quantise_in_scipy,
+            _quantise,
+            quantise_with_the_chapters_matrix,
+            partial(quantise_with_the_chapters_matrix, dtype=torch.float64),
+        ],
+        EX02_2_WRONG,
+    ),
     "ex02_3": ([severities_for, severities_by_search], EX02_3_WRONG),
 }

@@ -35,6 +35,12 @@ def split_isin(content, share, seed):
     return np.isin(content, np.random.default_rng(seed).choice(names, round(share * len(names)), replace=False))
 
 
+def split_reseeding(content, share, seed):
+    np.random.seed(seed)
+    names = np.unique(content)
+    return np.isin(content, np.random.choice(names, round(share * len(names)), replace=False))
+
+
 def in_one_batch(score, images):
     return score(torch.cat(symmetries(images, 8))).view(8, -1).mean(0)
 
@@ -52,7 +58,7 @@ def in_place(score, images):
 
 CASES = {
     "ex03_1": (
-        [lambda o: o["logits"].softmax(1) @ GRADES, grade_by_hand],
+        [lambda o: o["logits"].softmax(1) @ GRADES, lambda o: o["logits"].softmax(1) @ GRADES.float(), grade_by_hand],
         {
             "from 1 to 10, not from 0": lambda o: o["logits"].softmax(1) @ (GRADES - 1),
             "most likely grade": lambda o: o["logits"].argmax(1) + 1,
@@ -66,6 +72,7 @@ CASES = {
     "ex03_2": (
         [split_isin, split_by_sorting, split_by_images],
         {
+            "caller's random numbers": split_reseeding,
             "both sides": lambda c, share, seed: np.random.default_rng(seed).random(len(c)) < share,
             "seed changes nothing": lambda c, share, seed: np.isin(c, np.unique(c)[: round(share * len(np.unique(c)))]),
             "two different splits": lambda c, share, seed: split_isin(c, share, None),

@@ -89,11 +89,14 @@ def degenerate_by_loop(images, mild, severe, share):
 
 
 EX06_3_WRONG = {
-    "shape (5,)": lambda i, m, s, share: (s - m).square().mean().sqrt() <= share * (s - i).square().mean().sqrt(),
+    "shape (8,)": lambda i, m, s, share: (s - m).square().mean().sqrt() <= share * (s - i).square().mean().sqrt(),
     "swapped": lambda i, m, s, share: rms(s - m) > share * rms(s - i),
     "equally far": lambda i, m, s, share: (rms(s - i) - rms(m - i)).abs() <= share * rms(s - i),
     "in proportion": lambda i, m, s, share: rms(s - m) < 1 / 255,
     "untouched": lambda i, m, s, share: rms(s - m) < share * rms(s - i),
+    "may be the image itself": lambda i, m, s, share: (rms(s - m) <= share * rms(s - i)) | (rms(m - i) == 0),
+    "Take their roots": lambda i, m, s, share: rms(s - m) ** 2 <= share * rms(s - i) ** 2,
+    "few pixels": lambda i, m, s, share: (s - m).abs().mean((1, 2, 3)) <= share * (s - i).abs().mean((1, 2, 3)),
     "`share` is not used": lambda i, m, s, share: rms(s - m) <= 0.1 * rms(s - i),
 }
 

@@ -19,6 +19,7 @@ EX09_1_WRONG = {
     "90 % interval": lambda a, b: np.quantile(a - b, [0.05, 0.95]),
     "shrinks with the number": lambda a, b: (a - b).mean() + 1.96 * (a - b).std() / 20 * np.array([-1, 1]),
     "lower end": lambda a, b: interval(a, b)[::-1],
+    "Gaussian differences only": lambda a, b: (a - b).mean() + 1.96 * (a - b).std() * np.array([-1, 1]),
     "draw by draw": lambda a, b: ((a - b).min(), (a - b).max()),
 }
 
@@ -47,6 +48,9 @@ EX09_2_WRONG = {
     "spread of single images": lambda *a: (1 - _parts(*a)[1].mean() / _parts(*a)[0].mean()).clamp(0, 1),
     "channels first": lambda *a: (1 - _parts(*a)[1] / 12 / _parts(*a)[0]).clamp(0, 1).mean(),
     "units": lambda m, mean, var: (1 - m.var(0).mean() / 12 / ((m.mean(0) - mean) ** 2).mean()).clamp(0, 1),
+    "divides by 11": lambda m, mean, var: (
+        1 - (m.var(0, correction=0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean()
+    ),
     "no displacement": lambda m, mean, var: (
         1 - (m.var(0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean()
     ),

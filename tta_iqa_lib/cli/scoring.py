@@ -137,7 +137,8 @@ def evaluate(
     new, old = ([getattr(rows[path], key) for path in found.paths] for key in ("score", "source_score"))
     contents = find_contents(found)
     print(f"{found.name}: {len(found)} images, {len(set(contents.tolist()))} contents, batches of {batch_size}")
-    print(f"Adapted: {adapted} of {batches} batches; the gate left the others to the source model.\n")
+    left = "; the gate left the others to the source model" if adapted < batches else ""
+    print(f"Adapted: {adapted} of {batches} batches{left}.\n")
     print(f"{'':6s}{'source model':24s}{'adapted':24s}difference")
     for name, (before, after, change) in compare(new, old, found.scores, contents).items():
         print(f"{name:6s}{before!s:24s}{after!s:24s}{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")

@@ -94,21 +94,26 @@ def ex06_2(choose):
 def ex06_3(degenerate):
     """`degenerate(images, mild, severe, share) -> (B,)` of True and False."""
     generator = torch.Generator().manual_seed(63)
-    images = torch.rand(5, 3, 16, 16, generator=generator)
-    noise, other = torch.randn(2, 5, 3, 16, 16, generator=generator)
+    images = torch.rand(8, 3, 16, 16, generator=generator)
+    noise, other = torch.randn(2, 8, 3, 16, 16, generator=generator)
     mild, severe = images.clone(), images.clone()
     mild[0], severe[0] = images[0] + 0.1 * noise[0], images[0] + 0.101 * noise[0]  # the same twice
     mild[1], severe[1] = images[1] + 0.1 * noise[1], images[1] + 0.1 * other[1]  # as strong, but different
     mild[2], severe[2] = images[2] + 1e-4 * noise[2], images[2] + 5e-4 * noise[2]  # weak, but five times apart
     # image 3: untouched
     mild[4], severe[4] = images[4] + 0.1 * noise[4], images[4] + 0.3 * noise[4]  # a good pair
+    severe[5] = images[5] + 0.3 * noise[5]  # a good pair, too, though its mild copy is the image
+    mild[6], severe[6] = images[6] + 0.1 * noise[6], images[6] + 0.125 * noise[6]  # a fifth apart: of squares, a 25th
+    mild[7] = images[7] + 0.1 * noise[7]
+    severe[7] = mild[7]
+    severe[7, :, ::8, ::8] += 0.16  # a fifth apart in few pixels: on average, little
     result = torch.as_tensor(degenerate(images, mild, severe, 0.1))
-    if result.shape != (5,):
+    if result.shape != (8,):
         raise Wrong(
-            f"one answer for each image: expected shape (5,), got {tuple(result.shape)}; mean over dimensions 1, 2, 3"
+            f"one answer for each image: expected shape (8,), got {tuple(result.shape)}; mean over dimensions 1, 2, 3"
         )
     found = [bool(v) for v in result]
-    if found == [False, True, True, False, True]:
+    if found == [False, True, True, False, True, True, True, True]:
         raise Wrong("True and False are swapped: True means that the pair teaches nothing")
     if found[1]:
         raise Wrong(
@@ -123,11 +128,19 @@ def ex06_3(degenerate):
         raise Wrong(
             "a pair that leaves its image untouched teaches nothing, too: compare with ≤, and do not divide by zero"
         )
-    if found != [True, False, False, True, False]:
+    if found[5]:
         raise Wrong(
-            f"expected [True, False, False, True, False] for same, different, weak, untouched, good; got {found}"
+            "a mild copy may be the image itself: the pair still teaches, as its severe copy is another picture"
         )
-    if bool(torch.as_tensor(degenerate(images[4:], mild[4:], severe[4:], 0.9))[0]) is not True:
+    if found[6]:
+        raise Wrong("the copies are a fifth of the severe distance apart: are these mean squares? Take their roots")
+    if found[7]:
+        raise Wrong(
+            "a strong difference in few pixels counts: take the root mean square, not the mean absolute difference"
+        )
+    if found != [True, False, False, True, False, False, False, False]:
+        raise Wrong(f"expected True for the same twice and for the untouched image alone (0 and 3); got {found}")
+    if bool(torch.as_tensor(degenerate(images[4:5], mild[4:5], severe[4:5], 0.9))[0]) is not True:
         raise Wrong(
             "`share` is not used: copies that differ by two thirds of the severe distance are degenerate at 0.9"
         )

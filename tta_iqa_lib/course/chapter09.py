@@ -11,8 +11,8 @@ def ex09_1(interval):
     """`interval(draws_a, draws_b) -> (low, high)`: the 95 % interval of a paired difference."""
     generator = np.random.default_rng(91)
     common = generator.normal(0, 0.1, 400)  # what is hard for one method is hard for the other
-    a = 0.7 + common + generator.normal(0, 0.01, 400)
-    b = 0.68 + common + generator.normal(0, 0.01, 400)
+    a = 0.7 + common - generator.exponential(0.014, 400)  # a difference is seldom Gaussian
+    b = 0.68 + common
     low, high = (float(v) for v in interval(a.copy(), b.copy()))
     expected = np.quantile(a - b, [0.025, 0.975])
     ends = [np.quantile(x, [0.025, 0.975]) for x in (a, b)]
@@ -29,6 +29,9 @@ def ex09_1(interval):
     half = 1.96 * (a - b).std() / np.sqrt(len(a))
     if near((low, high), ((a - b).mean() - half, (a - b).mean() + half), 2e-3):
         raise Wrong("this interval shrinks with the number of draws; more draws do not make more images")
+    normal = (a - b).mean() + np.array([-1.96, 1.96]) * (a - b).std()
+    if near((low, high), normal, 1e-3):
+        raise Wrong("mean ± 1.96 deviations is right for Gaussian differences only; take the draws' own quantiles")
     if not near((low, high), expected, 2e-3):
         raise Wrong("take the difference draw by draw, then its 2.5 % and 97.5 % quantiles")
 
@@ -49,6 +52,8 @@ def ex09_2(share):
         raise Wrong("this is the spread of single images; the mean of B images is B times more certain, as a variance")
     if near(answer, float((1 - spread / 12 / distance).clamp(0, 1).mean())):
         raise Wrong("average over the channels first, then divide: single channels are too noisy")
+    if near(answer, float((1 - means.var(0, correction=0).div(source_var).mean() / 12 / distance.mean()).clamp(0, 1))):
+        raise Wrong("the variance over 12 images divides by 11: `var(0)`, and not `correction=0`")
     unscaled = (means.mean(0) - source_mean) ** 2
     if near(answer, float((1 - means.var(0).mean() / 12 / unscaled.mean()).clamp(0, 1))):
         raise Wrong("measure both in units of the source's variance: else loud channels decide alone")

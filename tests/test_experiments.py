@@ -80,6 +80,15 @@ def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone
         assert (control.statistics, control.views, control.gate) == (own.statistics, own.views, own.gate)
 
 
+def test_scores_are_stored_where_the_grid_asks_for_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path))
+    kept = Grid("kept", ("source",), ("target/dusk",), (0,), (8,), 8)
+    with_scores, without = (
+        run_grid(grid, 1, progress=False)["runs"] for grid in (kept, replace(kept, keep_scores=False))
+    )
+    assert len(with_scores[0].pop("scores")) == 8 and with_scores == without
+
+
 def test_a_grid_for_intervals_needs_the_source_model():
     """Told before the runs, which take hours, and not after them."""
     with pytest.raises(ValueError, match="grid 'lost' keeps scores for intervals against the source: add it"):

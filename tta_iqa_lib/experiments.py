@@ -94,7 +94,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
 
     Returns:
         A dictionary of "about" (the configuration), "truth" (by target, "quality" and "content" of its images) and "runs" (a
-        sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc", "scores"). It does
+        sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc" and, where the grid keeps them, "scores"). It does
         not depend on interruptions and processes.
     """
     folder = cache_folder() / grid.name / results_key(grid)
@@ -138,7 +138,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
                 "seed": seed,
                 "batch_size": batch_size,
                 **metrics,
-                "scores": scores,
+                **({"scores": scores} if grid.keep_scores else {}),
             }
         )
     about = {

@@ -94,8 +94,8 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
 
     Returns:
         A dictionary of "about" (the configuration), "truth" (by target, "quality" and "content" of its images) and "runs" (a
-        sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc" and, where the grid keeps them, "scores"). It does
-        not depend on interruptions and processes.
+        sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc" and, where the grid
+        keeps them, "scores"). It does not depend on interruptions and processes.
     """
     folder = cache_folder() / grid.name / results_key(grid)
     files = {run: folder / ("_".join(map(str, run)).replace("/", "-") + ".json") for run in grid.runs()}

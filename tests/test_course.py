@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,18 @@ def test_a_stub_is_not_attempted_and_nothing_raises(exercise):
     assert checker(lambda *a: None).status == "not attempted"
     broken = checker(lambda *a: torch.zeros(2) @ torch.zeros(3))
     assert broken.status == "not yet" and "RuntimeError" in broken.message
+
+
+@pytest.mark.parametrize("exercise", sorted(CASES))
+def test_a_checker_leaves_the_reader_s_random_numbers_alone(exercise):
+    """Chapter 2 teaches that the global state belongs to the caller; a checker that seeds it would break its own rule."""
+    np.random.seed(77)  # no seed that a checker or an answer uses
+    torch.manual_seed(77)
+    numpy_state, torch_state = np.random.get_state(), torch.random.get_rng_state()
+    getattr(check, exercise)(CASES[exercise][0][0])
+    after = np.random.get_state()
+    assert (numpy_state[1] == after[1]).all() and numpy_state[2] == after[2]
+    assert torch.equal(torch_state, torch.random.get_rng_state())
 
 
 def test_an_unknown_exercise_is_named():

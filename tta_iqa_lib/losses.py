@@ -193,8 +193,9 @@ class Ladder:
 
     def __post_init__(self):
         _check_choice(self.choose)
-        if len(self.severities) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(self.severities)):
-            raise ValueError(f"need two or more severities that rise within [0, 1]; got {self.severities}")
+        rising = len(self.severities) > 1 and all(0 <= a < b <= 1 for a, b in pairwise(self.severities))
+        if not rising or not self.kinds:
+            raise ValueError("need at least one kind, and two or more severities that rise within [0, 1]")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -73,6 +73,9 @@ CASES = {
         [split_isin, split_by_sorting, split_by_images],
         {
             "caller's random numbers": split_reseeding,
+            "a generator of your own": lambda c, share, seed: split_isin(
+                c, share, seed * int(1 + 0 * np.random.random())
+            ),
             "both sides": lambda c, share, seed: np.random.default_rng(seed).random(len(c)) < share,
             "seed changes nothing": lambda c, share, seed: np.isin(c, np.unique(c)[: round(share * len(np.unique(c)))]),
             "two different splits": lambda c, share, seed: split_isin(c, share, None),

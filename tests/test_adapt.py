@@ -24,8 +24,9 @@ from tta_iqa_lib.batchnorm import (
 )
 from tta_iqa_lib.gate import ShiftGate
 from tta_iqa_lib.images import symmetries
-from tta_iqa_lib.losses import Anchor, GroupContrastive, Pair, RelativeRank, ScoreOrder
+from tta_iqa_lib.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from tta_iqa_lib.models import ScoringModel
+from tta_iqa_lib.views import Pair
 
 METHOD = (RelativeRank(), GroupContrastive())
 FAST = (GroupContrastive(),)  # no copies

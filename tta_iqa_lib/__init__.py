@@ -11,7 +11,6 @@ from .losses import (
     Anchor,
     Context,
     GroupContrastive,
-    Pair,
     RelativeRank,
     ScoreOrder,
     group_contrastive_loss,
@@ -21,6 +20,7 @@ from .losses import (
 from .metrics import evaluate, krcc, plcc, srcc
 from .models import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
 from .state import Result, State
+from .views import Pair
 
 __version__ = "0.2.0"
 

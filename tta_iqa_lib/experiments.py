@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, baselines, benchmark, gate, loop, losses, methods, models, published, state
+from . import adapt, baselines, benchmark, gate, loop, losses, methods, models, published, state, views
 from .adapt import Adapter
 from .baselines import Stream
 from .batchnorm import control, moments, rules
@@ -81,7 +81,7 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    decide = adapt, baselines, control, moments, rules, gate, state, loop, losses, methods, models, published
+    decide = adapt, baselines, control, moments, rules, gate, state, loop, losses, methods, models, published, views
     code = code_hash(*decide, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
@@ -190,6 +190,7 @@ def settings_commit() -> str | None:
             "images",
             "distortions",
             "losses",
+            "views",
             "loop",
             "state",
             "adapt",

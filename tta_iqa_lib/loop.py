@@ -14,8 +14,9 @@ from torch.func import functional_call
 
 from .batchnorm import Batch, Control, Moments, Source, batchnorm_layers, controlled, displacement, stretch
 from .images import symmetries
-from .losses import Context, view_makers
+from .losses import Context
 from .state import Gate, Recipe, Result, State
+from .views import view_makers
 
 
 def _loss_name(loss) -> str:

@@ -29,9 +29,10 @@ from .baselines import (
 )
 from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
-from .losses import Anchor, GroupContrastive, Ladder, Pair, RelativeRank, ScoreOrder
+from .losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from .models import ScoringModel, load_source_model
 from .published import FAULTS, Published
+from .views import Ladder, Pair
 
 SOURCES = 3  # independently trained source models
 

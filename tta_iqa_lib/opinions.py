@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, gate, loop, losses, state
+from . import adapt, gate, loop, losses, state, views
 from .adapt import DEFAULT_STATISTICS, balanced_batches
 from .batchnorm import Adaptive, Batch, Source, control, moments, rules
 from .cache import cache_folder, code_hash, whole_file
@@ -168,7 +168,7 @@ def evaluate(
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
-    code = code_hash(adapt, control, moments, rules, gate, state, loop, losses, sys.modules[__name__])[:16]
+    code = code_hash(adapt, control, moments, rules, gate, state, loop, losses, views, sys.modules[__name__])[:16]
     cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
     truth, runs, about = {}, [], {}
     jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from tta_iqa_lib.analysis import Bootstrap, difference, headline_targets, holm, select, stored_difference, summarise
+from tta_iqa_lib.analysis import (
+    Bootstrap,
+    difference,
+    headline_targets,
+    holm,
+    read_results,
+    select,
+    stored_difference,
+    summarise,
+)
 from tta_iqa_lib.metrics import resamples, srcc
+from tta_iqa_lib.models import data_folder
 
 
 def results_of(noises: dict[str, float], target: str = "target/haze", seeds=(0, 1)) -> dict:
@@ -103,3 +113,20 @@ def test_the_bootstrap_s_srcc_is_that_of_the_metrics_ties_included():
     assert Bootstrap(results, 20).values(run) == pytest.approx(expected, abs=1e-12)
     run["scores"], constant = [0.5] * len(run["scores"]), Bootstrap(results, 20)
     assert np.isnan(constant.values(run)).all()
+
+
+def test_a_draw_that_is_worse_by_just_the_margin_agrees_whatever_the_rounding(monkeypatch):
+    """.55 − .56 is a little below −.01 in floating-point numbers."""
+    means = {"worse": np.full(11, 0.55), "source": np.full(11, 0.56)}
+    monkeypatch.setattr(Bootstrap, "mean", lambda self, method, targets, size: means[method])
+    bootstrap = Bootstrap(results_of({"source": 0.3}), 10)
+    assert bootstrap.worse_by("worse", "source", [], 32, 0.01) == 1
+    assert bootstrap.worse_by("worse", "source", [], 32, 0.009) == pytest.approx(1 / 11)
+
+
+STORED = {file.stem: read_results(file.stem) for file in sorted((data_folder() / "results").glob("*.json"))}
+
+
+@pytest.mark.parametrize("name", [n for n, r in STORED.items() if "summary" in r and "scores" in r["runs"][0]])
+def test_a_stored_summary_is_that_of_the_stored_runs(name):
+    assert summarise(STORED[name], ("source", "recipe")) == STORED[name]["summary"]

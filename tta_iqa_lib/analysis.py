@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 from .benchmark import TARGETS
@@ -81,30 +80,34 @@ class Bootstrap:
 
     def __init__(self, results: dict, count: int = 500, seed: int = 0):
         self.results, self.count, self.seed = results, count, seed
-        self._rows = {}
+        self._runs: dict[tuple, list[dict]] = {}
+        for run in results["runs"]:
+            self._runs.setdefault((run["method"], run["target"], run["batch_size"]), []).append(run)
+        self._draws: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._values: dict[tuple, np.ndarray] = {}
 
-    def _draws_of(self, target: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For all images, then for each draw: the rows, and the standardised ranks of their quality."""
-        if target not in self._rows:
+    def _draws_of(self, target: str) -> tuple[np.ndarray, np.ndarray]:
+        """How often each image counts, once on the whole and then in each draw, and the ranks of their quality there."""
+        if target not in self._draws:
             truth = self.results["truth"][target]
             quality, content = np.array(truth["quality"]), truth["content"]
-            rows = [np.arange(len(content)), *resamples(len(content), content, self.count, self.seed)]
-            self._rows[target] = [(i, _standardised_ranks(quality[i])) for i in rows]
-        return self._rows[target]
+            n = len(content)
+            drawn = [np.arange(n), *resamples(n, content, self.count, self.seed)]
+            times = np.array([np.bincount(rows, minlength=n) for rows in drawn], float)
+            self._draws[target] = times, _standardised_ranks(quality, times)
+        return self._draws[target]
 
     def values(self, run: dict) -> np.ndarray:
         """SRCC (as `metrics.srcc`) of a run on all its images, then on each draw: (1 + count,). Quality's ranks are shared."""
         key = run["method"], run["target"], run["seed"], run["batch_size"]
         if key not in self._values:
-            scores = np.array(run["scores"])
-            draws = self._draws_of(run["target"])
-            self._values[key] = np.array([_standardised_ranks(scores[i]) @ ranks for i, ranks in draws])
+            times, truth = self._draws_of(run["target"])
+            self._values[key] = (times * _standardised_ranks(np.array(run["scores"]), times) * truth).sum(1)
         return self._values[key]
 
     def mean(self, method: str, targets: Iterable[str], batch_size: int) -> np.ndarray:
         """Mean over targets and seeds, on all images and on each draw: (1 + count,)."""
-        runs = [r for t in targets for r in select(self.results, method=method, target=t, batch_size=batch_size)]
+        runs = [run for target in targets for run in self._runs[method, target, batch_size]]
         return np.mean([self.values(run) for run in runs], 0)
 
     def difference(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> Interval:
@@ -118,15 +121,22 @@ class Bootstrap:
         """One-sided p-value against "method is at most `margin` worse": share of the draws that agree with that."""
         targets = list(targets)
         change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
-        return float((1 + (change[1:] >= -margin).sum()) / (1 + self.count))
+        agree = change[1:] >= -margin - 1e-9  # a tie agrees, whatever the rounding
+        return float((1 + agree.sum()) / (1 + self.count))
 
 
-def _standardised_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks with mean 0 and length 1: the product of two such vectors is SRCC. NaN where all values are equal."""
-    ranks = rankdata(values)
-    ranks -= ranks.mean()
+def _standardised_ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Ranks of N values in each of several draws, with mean 0 and length 1; NaN where all that are drawn are equal.
+
+    Args:
+        values: (N,). times: (draws, N), how often each was drawn. Its rank is the number of those below it, and half of
+            those equal to it: a product of matrices instead of a sort for each draw.
+    """
+    below = (values < values[:, None]) + 0.5 * (values == values[:, None])
+    ranks = times @ below.T
+    ranks -= (times * ranks).sum(1, keepdims=True) / times.sum(1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        return ranks / np.linalg.norm(ranks)
+        return ranks / np.sqrt((times * ranks**2).sum(1, keepdims=True))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

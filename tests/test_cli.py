@@ -137,6 +137,15 @@ def test_the_demo_prints_every_target(monkeypatch):
     assert np.isfinite(list(expected.values())).all()
 
 
+def test_opinions_under_other_settings_do_not_overwrite_those_of_the_book(tmp_path, monkeypatch):
+    monkeypatch.setattr("tta_iqa_lib.opinions.evaluate", lambda *_settings: {"about": {}, "truth": {}, "runs": []})
+    options = (), ("--seeds", "1", "--epochs", "10"), ("--architecture", "resnet18", "--images", "64")
+    for option in options:
+        assert run("opinions", tmp_path, *option, "--out", tmp_path).exit_code == 0
+    names = {"opinions", "opinions-seeds1-epochs10", "opinions-resnet18-images64"}
+    assert {file.stem for file in tmp_path.iterdir()} == names
+
+
 def test_help_names_every_command():
     """In a line of its own: a word of another command's description is not enough."""
     text = run("--help").stdout

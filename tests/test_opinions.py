@@ -7,9 +7,22 @@ from helpers import pictures
 from PIL import Image
 
 from tta_iqa_lib import opinions
+from tta_iqa_lib.adapt import Adapter
 from tta_iqa_lib.databases import DatabaseError
 from tta_iqa_lib.models import load_source_model
-from tta_iqa_lib.opinions import HELD_OUT, SUBSETS, Opinions, centre, load, split, train_source, untrained
+from tta_iqa_lib.opinions import (
+    HELD_OUT,
+    SUBSETS,
+    Opinions,
+    centre,
+    evenly,
+    load,
+    shift,
+    shuffled,
+    split,
+    train_source,
+    untrained,
+)
 from tta_iqa_lib.training import score_all
 
 
@@ -182,6 +195,23 @@ def test_a_source_model_is_trained_once_on_the_training_rows_alone(folder, monke
     assert len(calls) == 3
 
 
+def test_an_interrupted_training_keeps_its_epochs_until_the_model_is_safe(folder, tmp_path, monkeypatch):
+    data, true = load(folder, progress=False), opinions.fit
+
+    def interrupted(*args, **options):
+        true(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opinions, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_source(data, "ss02", epochs=2, progress=False)
+    kept = tmp_path / "cache" / "opinions"
+    assert len(list(kept.glob("*.checkpoint"))) == 1 and not list(kept.glob("*.pt"))
+    train_source(data, "ss02", epochs=2, progress=False)
+    assert not list(kept.glob("*.checkpoint")) and len(list(kept.glob("*.pt"))) == 1
+
+
 def test_what_a_model_remembers_is_of_its_training_rows(folder, monkeypatch):
     """Of their middle squares, as they are: without crops and mirrors."""
     monkeypatch.setattr(opinions, "fit", lambda model, *args, **options: model)
@@ -191,6 +221,16 @@ def test_what_a_model_remembers_is_of_its_training_rows(folder, monkeypatch):
     scores, features = score_all(model, centre(data.images[train], 192), with_features=True)
     assert torch.allclose(model.feature_mean, features.mean(0), atol=1e-5)
     assert model.score_mean.item() == pytest.approx(scores.mean().item(), abs=1e-5)
+
+
+def test_the_shift_is_the_distance_over_that_by_chance_averaged_over_the_batches():
+    model, images = untrained("small", 0).eval(), pictures(12, 32)
+    halves = [
+        Adapter(model, losses=(), gate=lambda result: "source").run(half).shift.values() for half in images.split(6)
+    ]
+    expected = np.mean([[[d / n for d, n in layer] for layer in half] for half in halves], 0)
+    assert np.allclose(shift(model, images, 6), expected, atol=0.006)
+    assert shift(model, images * 0.3, 6)[0][0] > 2 * expected[0][0]
 
 
 def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
@@ -211,10 +251,19 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
     assert other == pytest.approx(model(opinions.as_float(centre(data.images[test]))).tolist(), abs=1e-4)
     known = results["about"]["ss02"]
     assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
+    order = shuffled(np.arange(4), 1)
+    pixels = {"held out": data.images[shuffled(evenly(held, 4), 1)], "as it is": data.images[test][order]}
+    assert known["shift"].keys() == {*pixels, "dark"} and known["shift"]["dark"].keys() == {0, 1}
+    for name, images in pixels.items():
+        found = np.array(known["shift"][name][1])
+        assert found.shape == (12, 2) and np.allclose(
+            found, shift(model, opinions.as_float(centre(images))), atol=0.011
+        )
     assert results["truth"]["ss02/dark"]["quality"] == data.scores[test].tolist()
     monkeypatch.setattr(
         opinions.METHODS["source"].adapter(model, 0).__class__, "predict", None
     )  # nothing is computed again
+    monkeypatch.setattr(opinions, "shift", None)
     assert opinions.evaluate(folder, 4, seeds=(0, 1), progress=False) == results
 
 

@@ -209,3 +209,31 @@ def test_fit_sees_what_its_augmentation_makes_of_each_batch():
         assert sorted(x.sum().item() for x in torch.cat(epoch)) == pytest.approx(sorted(x.sum().item() for x in floats))
     assert scored[:6] == [(8, 3, 10, 10)] * 6
     assert set(scored[6:]) == {(24, 3, 16, 16)}  # what is remembered of the source is of the images as they are
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
+    """It repeats no finished epoch, and its optimiser, learning rate and order are those that it had."""
+    pixels, _, quality = bytes_and_floats()
+    seen = []
+
+    def count(batch, generator):
+        seen.append(len(batch))
+        return turn_and_mirror(batch, generator)
+
+    def train(epochs_before_the_interruption=None, checkpoint=None):
+        def interrupt(epoch, loss):
+            if epoch == epochs_before_the_interruption:
+                raise KeyboardInterrupt
+
+        seen.clear()
+        model = seeded(lambda: small_model((4, 6)))
+        options = {"after_epoch": interrupt, "checkpoint": checkpoint, "augment": count, "progress": False}
+        return fit(model, pixels, quality, 4, batch_size=8, **options).state_dict()
+
+    whole, file = train(), tmp_path / "training.checkpoint"
+    assert len(seen) == 12
+    with pytest.raises(KeyboardInterrupt):
+        train(2, file)
+    resumed = train(None, file)
+    assert len(seen) == 6  # the third epoch was not finished
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

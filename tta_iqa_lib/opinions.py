@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import adapt, gate, loop, losses, state, views
-from .adapt import DEFAULT_STATISTICS, balanced_batches
+from .adapt import DEFAULT_STATISTICS, Adapter, balanced_batches
 from .batchnorm import Adaptive, Batch, Source, control, moments, rules
 from .cache import cache_folder, code_hash, whole_file
 from .contents import content_groups, load_images
 from .databases import Database, biq2021
 from .distortions import distort
+from .gate import ShiftGate
 from .methods import BLEND, GC, ORDER, RANK
 from .methods import adapting as _method
 from .metrics import plcc, srcc
@@ -70,6 +72,16 @@ def split(data: Opinions, test_subset: str, seed: int = 0) -> tuple[np.ndarray, 
     return np.flatnonzero(outside & ~held), np.flatnonzero(held), np.flatnonzero(test)
 
 
+def evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+
+
+def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
+    """The rows in the order of a seed."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1000 + seed)).numpy()]
+
+
 def centre(images: Tensor, size: int = CROP) -> Tensor:
     """The middle square of (N, 3, H, W)."""
     y, x = ((length - size) // 2 for length in images.shape[2:])
@@ -101,7 +113,7 @@ def train_source(
     device: str = "cpu",
     progress: bool = True,
 ) -> QualityModel:
-    """The source model of one direction, trained on the other subsets, or read from the cache."""
+    """The source model of one direction, trained on the other subsets, or read from the cache. Resumes by the epoch."""
     settings = [architecture, test_subset, seed, epochs, LR, BATCH, SIZE, CROP, len(data.images)]
     name = "-".join(map(str, settings))
     file = cache_folder() / "opinions" / f"{name}.pt"
@@ -109,12 +121,14 @@ def train_source(
     if not file.is_file():
         rows, _, _ = split(data, test_subset)
         images, scores = data.images[rows].to(device), data.scores[rows].to(device)
-        augment = crop_and_mirror(CROP)
-        fit(model.to(device), images, scores, epochs, LR, BATCH, seed=seed, progress=progress, augment=augment)
+        options = {"seed": seed, "progress": progress, "augment": crop_and_mirror(CROP)}
+        checkpoint = file.with_suffix(".checkpoint")
+        fit(model.to(device), images, scores, epochs, LR, BATCH, checkpoint=checkpoint, **options)
         model.cpu()
         remember_source(model, centre(data.images[rows]))
         with whole_file(file) as partial:
             torch.save(model.state_dict(), partial)
+        checkpoint.unlink(missing_ok=True)
     state = torch.load(file, weights_only=True)
     model.set_moments(**{name: state[name] for name in ("feature_mean", "feature_cov", "score_mean", "score_std")})
     model.load_state_dict(state)
@@ -147,6 +161,14 @@ PLAN = (  # condition, methods, batch size
 )
 
 
+def shift(model: QualityModel, images: Tensor, batch_size: int = 32) -> list[list[float]]:
+    """How far batches lie from the source, over what it would be by chance: (of means, of variances), layer by layer."""
+    measures = Adapter(model, losses=(), gate=ShiftGate(threshold=math.inf))  # and never adapts
+    batches = [measures.run(images[rows]).shift for rows in balanced_batches(len(images), batch_size)]
+    ratios = [[[distance / noise for distance, noise in layer] for layer in batch.values()] for batch in batches]
+    return np.mean(ratios, 0).round(2).tolist()
+
+
 def evaluate(
     folder: str | Path,
     images: int = 128,
@@ -164,38 +186,46 @@ def evaluate(
 
     Returns:
         What `experiments.run_grid` returns. A target is "SUBSET/CONDITION", and a run has "within", too: the mean SRCC inside
-        its batches.
+        its batches. "about" has for each subset, by seed, the source's SRCC on held-out images of the other two subsets, and
+        the `shift` of those ("held out") and of each condition.
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
     code = code_hash(adapt, control, moments, rules, gate, state, loop, losses, views, sys.modules[__name__])[:16]
     cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
+
+    def kept(name: str, compute: Callable[..., list], *arguments) -> list:
+        file = cache / f"{architecture}-{name}.json"
+        if not file.is_file():
+            with whole_file(file) as partial:
+                partial.write_text(json.dumps(compute(*arguments)))
+        return json.loads(file.read_text())
+
     truth, runs, about = {}, [], {}
     jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
     for subset, seed, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
         model = train_source(data, subset, seed, architecture, epochs, progress=progress)
         _, held, test = split(data, subset)
-        known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}})["held_out_srcc"]
-        if seed not in known:
-            known[seed] = round(_srcc_of(model, data, held), 4)
-        rows = test[np.linspace(0, len(test) - 1, min(images, len(test))).round().astype(int)]
+        known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
+        if seed not in known["held_out_srcc"]:
+            known["held_out_srcc"][seed] = round(_srcc_of(model, data, held), 4)
+            own = shuffled(evenly(held, images), seed)
+            pixels = as_float(centre(data.images[own]))
+            known["shift"]["held out"][seed] = kept(f"{subset}-held-out-shift-{seed}", shift, model, pixels)
+        rows = evenly(test, images)
         quality = data.scores[rows]
         pixels = as_float(centre(data.images[rows]))
         if CONDITIONS[condition]:
             kind, severity = CONDITIONS[condition]
             pixels = torch.cat([distort(part, kind, severity) for part in pixels.split(64)])
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1000 + seed))
-        target = f"{subset}/{condition}"
+        order = torch.from_numpy(shuffled(np.arange(len(rows)), seed))
+        name, target = f"{subset}-{condition}", f"{subset}/{condition}"
         truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
+        measured = kept(f"{name}-shift-{seed}", shift, model, pixels[order])
+        known["shift"].setdefault(condition, {})[seed] = measured
         for method in methods:
-            file = cache / f"{architecture}-{target.replace('/', '-')}-{method}-{seed}-{size}.json"
-            if not file.is_file():
-                scores = torch.empty(len(rows))
-                adapter = METHODS[method].adapter(model, seed)
-                scores[order] = adapter.predict(pixels[order], size, shuffle=False)
-                with whole_file(file) as partial:
-                    partial.write_text(json.dumps([round(float(x), 5) for x in scores]))
-            scores = torch.tensor(json.loads(file.read_text()))
+            adapter = METHODS[method].adapter(model, seed)
+            scores = torch.tensor(kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size))
             batches = [order[i] for i in balanced_batches(len(order), size)]
             runs.append(
                 {
@@ -218,6 +248,13 @@ def evaluate(
         "torch": torch.__version__,
     }
     return {"about": about, "truth": truth, "runs": runs}
+
+
+def _scores(adapter: Adapter, images: Tensor, order: Tensor, size: int) -> list[float]:
+    """In the images' own order, rounded to five decimals."""
+    scores = torch.empty(len(images))
+    scores[order] = adapter.predict(images[order], size, shuffle=False)
+    return [round(float(score), 5) for score in scores]
 
 
 def _srcc_of(model: QualityModel, data: Opinions, rows: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm, trange
 
+from .cache import whole_file
 from .metrics import srcc
 from .models import QualityModel, ScoringModel, load_source_model, small_model
 
@@ -83,6 +84,7 @@ def fit(
     progress: bool = True,
     after_epoch: Callable[[int, float], None] | None = None,
     augment: Augment = turn_and_mirror,
+    checkpoint: Path | None = None,
 ) -> QualityModel:
     """Train all parameters with Adam, a one-cycle learning rate and squared error.
 
@@ -91,6 +93,8 @@ def fit(
         epochs, lr, batch_size, seed: of the training; the seed decides order and augmentation.
         after_epoch: called with the epoch and its mean loss.
         augment: (batch, generator) → batch of the same quality.
+        checkpoint: a file that keeps each finished epoch, so that an interrupted training goes on from there, to the same
+            result. Delete it when the model is safe.
 
     Returns:
         the model, in evaluation mode, with `remember_source` done.
@@ -103,7 +107,14 @@ def fit(
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     layout = torch.channels_last if all(w % 16 == 0 for w in widths) else torch.contiguous_format
     model.train().to(memory_format=layout)
-    for epoch in trange(epochs, desc="epochs", disable=not progress):
+    done, parts = 0, (model, optimizer, schedule)
+    if checkpoint and checkpoint.is_file():
+        kept = torch.load(checkpoint, weights_only=True)
+        for part, state in zip(parts, kept["parts"], strict=True):
+            part.load_state_dict(state)
+        generator.set_state(kept["generator"])
+        done = kept["epochs"]
+    for epoch in trange(done, epochs, desc="epochs", initial=done, total=epochs, disable=not progress):
         total = 0.0
         order = torch.randperm(len(images), generator=generator)
         for rows in order[: steps * batch_size].view(steps, batch_size):
@@ -116,6 +127,10 @@ def fit(
             total += loss.item()
         if after_epoch:
             after_epoch(epoch, total / steps)
+        if checkpoint:
+            kept = [part.state_dict() for part in parts]
+            with whole_file(checkpoint) as partial:
+                torch.save({"epochs": epoch + 1, "parts": kept, "generator": generator.get_state()}, partial)
     model.eval()
     remember_source(model, images)
     return model

@@ -73,7 +73,7 @@ def opinions(
 ) -> None:
     """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
 
-    Another architecture than the small one stores opinions-ARCHITECTURE.json.
+    Settings other than the defaults are named in the file: opinions-resnet18-seeds1.json.
     Images and trained models stay on this machine, in the cache folder.
     """
     from ..analysis import write_results
@@ -85,7 +85,8 @@ def opinions(
     except ValueError as error:  # no such database, no such architecture
         complain(str(error))
         raise typer.Exit(2) from None
-    name = "opinions" if architecture == "small" else f"opinions-{architecture}"
+    settings = (("", architecture, "small"), ("images", images, 128), ("seeds", seeds, 3), ("epochs", epochs, 16))
+    name = "-".join(["opinions", *(f"{setting}{value}" for setting, value, default in settings if value != default)])
     file = (out or data_folder() / "results") / f"{name}.json"
     write_results(results, file)
     for run in results["runs"]:

@@ -225,7 +225,8 @@ def evaluate(
         known["shift"].setdefault(condition, {})[seed] = measured
         for method in methods:
             adapter = METHODS[method].adapter(model, seed)
-            scores = torch.tensor(kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size))
+            found = kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size)
+            scores = torch.tensor(found)
             batches = [order[i] for i in balanced_batches(len(order), size)]
             runs.append(
                 {
@@ -236,7 +237,7 @@ def evaluate(
                     "srcc": round(srcc(scores, quality), 4),
                     "plcc": round(plcc(scores, quality), 4),
                     "within": round(float(np.mean([srcc(scores[b], quality[b]) for b in batches])), 4),
-                    "scores": scores.tolist(),
+                    "scores": found,
                 }
             )
     about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": epochs, "lr": LR}

@@ -13,8 +13,8 @@ from tta_iqa_lib.analysis import (
     stored_difference,
     summarise,
 )
+from tta_iqa_lib.grids import GRIDS
 from tta_iqa_lib.metrics import resamples, srcc
-from tta_iqa_lib.models import data_folder
 
 
 def results_of(noises: dict[str, float], target: str = "target/haze", seeds=(0, 1)) -> dict:
@@ -113,6 +113,20 @@ def test_the_bootstrap_s_srcc_is_that_of_the_metrics_ties_included():
     assert Bootstrap(results, 20).values(run) == pytest.approx(expected, abs=1e-12)
     run["scores"], constant = [0.5] * len(run["scores"]), Bootstrap(results, 20)
     assert np.isnan(constant.values(run)).all()
+    run["scores"], unknown = [float("nan"), *run["scores"][1:]], Bootstrap(results, 20)
+    assert np.isnan(unknown.values(run)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_draw_whose_images_all_score_alike_has_no_correlation():
+    """Only the last content's scores differ: a draw without it has none, and one with it has that of the metrics."""
+    results = results_of({"source": 0.3})
+    run = results["runs"][0]
+    run["scores"] = [0.5] * 55 + [0.1, 0.2, 0.3, 0.4, 0.6]
+    truth = results["truth"][run["target"]]
+    has = [(rows >= 55).any() for rows in resamples(60, truth["content"], 20, 0)]
+    assert 0 < sum(has) < 20
+    assert np.isfinite(Bootstrap(results, 20).values(run)).tolist() == [True, *has]
 
 
 def test_a_draw_that_is_worse_by_just_the_margin_agrees_whatever_the_rounding(monkeypatch):
@@ -124,9 +138,7 @@ def test_a_draw_that_is_worse_by_just_the_margin_agrees_whatever_the_rounding(mo
     assert bootstrap.worse_by("worse", "source", [], 32, 0.009) == pytest.approx(1 / 11)
 
 
-STORED = {file.stem: read_results(file.stem) for file in sorted((data_folder() / "results").glob("*.json"))}
-
-
-@pytest.mark.parametrize("name", [n for n, r in STORED.items() if "summary" in r and "scores" in r["runs"][0]])
+@pytest.mark.parametrize("name", [name for name, grid in GRIDS.items() if grid.keep_scores and name != "demo"])
 def test_a_stored_summary_is_that_of_the_stored_runs(name):
-    assert summarise(STORED[name], ("source", "recipe")) == STORED[name]["summary"]
+    results = read_results(name)
+    assert summarise(results, ("source", "recipe")) == results["summary"]

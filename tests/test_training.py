@@ -237,3 +237,5 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     resumed = train(None, file)
     assert len(seen) == 6  # the third epoch was not finished
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    with pytest.raises(ValueError, match=r"is of another training, .*'epochs': 4"):
+        fit(small_model((4, 6)), pixels, quality, 5, batch_size=8, checkpoint=file, progress=False)

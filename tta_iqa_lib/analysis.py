@@ -34,7 +34,8 @@ def read_results(name: str = "headline") -> dict:
     """
     path = data_folder() / "results" / f"{name}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa experiment {name}` computes them")
+        command = "opinions FOLDER" if name.startswith("opinions") else f"experiment {name}"
+        raise FileNotFoundError(f"no results at '{path}'; `tta-iqa {command}` computes them")
     return json.loads(path.read_text())
 
 
@@ -126,7 +127,7 @@ class Bootstrap:
 
 
 def _standardised_ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Ranks of N values in each of several draws, with mean 0 and length 1; NaN where all that are drawn are equal.
+    """Ranks of N values in each of several draws, with mean 0 and length 1; NaN where all drawn are equal, or any is NaN.
 
     Args:
         values: (N,). times: (draws, N), how often each was drawn. Its rank is the number of those below it, and half of
@@ -135,8 +136,9 @@ def _standardised_ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     below = (values < values[:, None]) + 0.5 * (values == values[:, None])
     ranks = times @ below.T
     ranks -= (times * ranks).sum(1, keepdims=True) / times.sum(1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return ranks / np.sqrt((times * ranks**2).sum(1, keepdims=True))
+    length = np.sqrt((times * ranks**2).sum(1, keepdims=True))
+    known = (length > 0) & np.isfinite(values).all()
+    return np.where(known, ranks / np.where(known, length, 1), np.nan)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -76,6 +76,7 @@ GRIDS = {
         Grid(
             "loss-levers",
             ("source", "recipe-open", *(f"lever-{n}" for n in LOSS_LEVERS)),
+            seeds=(0,),
             batch_sizes=(32,),
             images=64,
         ),

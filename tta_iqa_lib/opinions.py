@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import adapt, gate, loop, losses, state, views
+from . import adapt, distortions, gate, loop, losses, methods, models, state, views
 from .adapt import DEFAULT_STATISTICS, Adapter, balanced_batches
 from .batchnorm import Adaptive, Batch, Source, control, moments, rules
 from .cache import cache_folder, code_hash, whole_file
@@ -154,6 +154,8 @@ METHODS = {
     "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
 }
 CHEAP = tuple(METHODS)[:7]
+# Code that decides the results; the cache is asked for theirs alone.
+DECIDE = (adapt, control, distortions, gate, loop, losses, methods, models, moments, rules, state, views)
 PLAN = (  # condition, methods, batch size
     *((condition, CHEAP, 32) for condition in CONDITIONS),
     ("as it is", CHEAP, 8),
@@ -162,7 +164,15 @@ PLAN = (  # condition, methods, batch size
 
 
 def shift(model: QualityModel, images: Tensor, batch_size: int = 32) -> list[list[float]]:
-    """How far batches lie from the source, over what it would be by chance: (of means, of variances), layer by layer."""
+    """How far batches lie from the source, layer by layer: the squared distances of `ShiftGate` over those by chance.
+
+    Args:
+        images: (N, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        [[of means, of variances], …], one pair for each BatchNorm layer from the input on; each is the mean over the batches,
+        to .01, and about 1 where nothing has shifted.
+    """
     measures = Adapter(model, losses=(), gate=ShiftGate(threshold=math.inf))  # and never adapts
     batches = [measures.run(images[rows]).shift for rows in balanced_batches(len(images), batch_size)]
     ratios = [[[distance / noise for distance, noise in layer] for layer in batch.values()] for batch in batches]
@@ -191,7 +201,7 @@ def evaluate(
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
-    code = code_hash(adapt, control, moments, rules, gate, state, loop, losses, views, sys.modules[__name__])[:16]
+    code = code_hash(*DECIDE, sys.modules[__name__])[:16]
     cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
 
     def kept(name: str, compute: Callable[..., list], *arguments) -> list:
@@ -203,7 +213,7 @@ def evaluate(
 
     truth, runs, about = {}, [], {}
     jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
-    for subset, seed, condition, methods, size in tqdm(jobs, desc="opinions", disable=not progress):
+    for subset, seed, condition, chosen, size in tqdm(jobs, desc="opinions", disable=not progress):
         model = train_source(data, subset, seed, architecture, epochs, progress=progress)
         _, held, test = split(data, subset)
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
@@ -223,7 +233,7 @@ def evaluate(
         truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
         measured = kept(f"{name}-shift-{seed}", shift, model, pixels[order])
         known["shift"].setdefault(condition, {})[seed] = measured
-        for method in methods:
+        for method in chosen:
             adapter = METHODS[method].adapter(model, seed)
             found = kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size)
             scores = torch.tensor(found)

@@ -94,10 +94,13 @@ def fit(
         after_epoch: called with the epoch and its mean loss.
         augment: (batch, generator) → batch of the same quality.
         checkpoint: a file that keeps each finished epoch, so that an interrupted training goes on from there, to the same
-            result. Delete it when the model is safe.
+            result (random numbers of the model's own, as dropout draws them, are not kept). Delete it when the model is safe.
 
     Returns:
         the model, in evaluation mode, with `remember_source` done.
+
+    Raises:
+        ValueError: the checkpoint is of a training with other settings.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr)
@@ -108,12 +111,17 @@ def fit(
     layout = torch.channels_last if all(w % 16 == 0 for w in widths) else torch.contiguous_format
     model.train().to(memory_format=layout)
     done, parts = 0, (model, optimizer, schedule)
+    settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "images": len(images)}
     if checkpoint and checkpoint.is_file():
-        kept = torch.load(checkpoint, weights_only=True)
+        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if kept["settings"] != settings:
+            raise ValueError(
+                f"'{checkpoint}' is of another training, {kept['settings']}: delete it, or name another file"
+            )
         for part, state in zip(parts, kept["parts"], strict=True):
             part.load_state_dict(state)
         generator.set_state(kept["generator"])
-        done = kept["epochs"]
+        done = kept["done"]
     for epoch in trange(done, epochs, desc="epochs", initial=done, total=epochs, disable=not progress):
         total = 0.0
         order = torch.randperm(len(images), generator=generator)
@@ -128,9 +136,9 @@ def fit(
         if after_epoch:
             after_epoch(epoch, total / steps)
         if checkpoint:
-            kept = [part.state_dict() for part in parts]
+            kept = {"done": epoch + 1, "settings": settings, "generator": generator.get_state()}
             with whole_file(checkpoint) as partial:
-                torch.save({"epochs": epoch + 1, "parts": kept, "generator": generator.get_state()}, partial)
+                torch.save(kept | {"parts": [part.state_dict() for part in parts]}, partial)
     model.eval()
     remember_source(model, images)
     return model

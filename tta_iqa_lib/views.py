@@ -1,7 +1,9 @@
 """Worse copies of the images being scored: what a loss compares them with (chapter 6).
 
-A loss names its view maker in an attribute `views`. Anything callable will do as one:
-`views(images, scorer, generator) -> {name: images}`.
+A loss names its view maker in an attribute `views`: anything callable and hashable,
+`views(images, scorer, generator) -> {name: images}`, with (B, 3, H, W) in and out. The scorer is the source model's, higher is
+better, and random numbers come from the generator alone. `RelativeRank` needs copies named "mild" and "severe"; `ScoreOrder`
+an attribute `names`, from the best to the worst.
 """
 
 from __future__ import annotations

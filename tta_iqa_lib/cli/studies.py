@@ -11,6 +11,13 @@ from .app import app, complain
 
 Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
 
+BOOK = {
+    "": "small",
+    "images": 128,
+    "seeds": 3,
+    "epochs": 16,
+}  # settings of the book's opinions.json; others are named in the file
+
 
 @app.command()
 def demo(processes: Processes = None) -> None:
@@ -65,10 +72,12 @@ def experiment(
 @app.command()
 def opinions(
     folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
-    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = 128,
-    seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = 3,
-    architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = "small",
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 16,
+    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = BOOK["images"],
+    seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = BOOK[
+        "seeds"
+    ],
+    architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = BOOK[""],
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = BOOK["epochs"],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
     """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
@@ -85,8 +94,8 @@ def opinions(
     except ValueError as error:  # no such database, no such architecture
         complain(str(error))
         raise typer.Exit(2) from None
-    settings = (("", architecture, "small"), ("images", images, 128), ("seeds", seeds, 3), ("epochs", epochs, 16))
-    name = "-".join(["opinions", *(f"{setting}{value}" for setting, value, default in settings if value != default)])
+    settings = {"": architecture, "images": images, "seeds": seeds, "epochs": epochs}
+    name = "-".join(["opinions", *(f"{key}{value}" for key, value in settings.items() if value != BOOK[key])])
     file = (out or data_folder() / "results") / f"{name}.json"
     write_results(results, file)
     for run in results["runs"]:

@@ -96,4 +96,5 @@ def snapshot(module: nn.Module) -> dict:
 
 
 def plain(*levels: float) -> Tensor:
+    """One image of 8 × 8 equal pixels for each level."""
     return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()

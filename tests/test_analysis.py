@@ -119,7 +119,7 @@ def test_the_bootstrap_s_srcc_is_that_of_the_metrics_ties_included():
 
 @pytest.mark.filterwarnings("error")
 def test_a_draw_whose_images_all_score_alike_has_no_correlation():
-    """Only the last content's scores differ: a draw without it has none, and one with it has that of the metrics."""
+    """Only the last content's scores differ: a draw without it has none, one with it has."""
     results = results_of({"source": 0.3})
     run = results["runs"][0]
     run["scores"] = [0.5] * 55 + [0.1, 0.2, 0.3, 0.4, 0.6]

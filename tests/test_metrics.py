@@ -6,7 +6,17 @@ import torch
 from scipy import optimize
 
 from tta_iqa_lib import metrics
-from tta_iqa_lib.metrics import ConstantInputWarning, bootstrap, evaluate, krcc, plcc, plcc_logistic, resamples, srcc
+from tta_iqa_lib.metrics import (
+    ConstantInputWarning,
+    bootstrap,
+    evaluate,
+    evenly,
+    krcc,
+    plcc,
+    plcc_logistic,
+    resamples,
+    srcc,
+)
 
 
 def ranks(values) -> np.ndarray:
@@ -204,3 +214,11 @@ def test_interval_bounds_are_the_outer_fortieths_of_the_draws():
 
 def test_an_interval_prints_value_and_bounds():
     assert str(metrics.Interval(0.1234, -0.5, 0.756)) == "0.12 [-0.50, 0.76]"
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 4), (10, 10), (10, 25), (1200, 128)])
+def test_an_even_selection_has_both_ends_no_row_twice_and_equal_steps(total, count):
+    rows = evenly(total, count)
+    assert len(rows) == min(total, count) and (rows[0], rows[-1]) == (0, total - 1)
+    steps = np.diff(rows)
+    assert steps.min() >= 1 and steps.max() - steps.min() <= 1

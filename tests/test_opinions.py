@@ -9,13 +9,13 @@ from PIL import Image
 from tta_iqa_lib import opinions
 from tta_iqa_lib.adapt import Adapter
 from tta_iqa_lib.databases import DatabaseError
+from tta_iqa_lib.metrics import evenly
 from tta_iqa_lib.models import load_source_model
 from tta_iqa_lib.opinions import (
     HELD_OUT,
     SUBSETS,
     Opinions,
     centre,
-    evenly,
     load,
     shift,
     shuffled,
@@ -252,7 +252,7 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
     known = results["about"]["ss02"]
     assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
     order = shuffled(np.arange(4), 1)
-    pixels = {"held out": data.images[shuffled(evenly(held, 4), 1)], "as it is": data.images[test][order]}
+    pixels = {"held out": data.images[shuffled(held[evenly(len(held), 4)], 1)], "as it is": data.images[test][order]}
     assert known["shift"].keys() == {*pixels, "dark"} and known["shift"]["dark"].keys() == {0, 1}
     for name, images in pixels.items():
         found = np.array(known["shift"][name][1])

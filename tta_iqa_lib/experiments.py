@@ -31,7 +31,7 @@ from .benchmark import Meta, build, fingerprint, tinyshift
 from .cache import cache_folder, code_hash, whole_file
 from .grids import Grid
 from .methods import METHODS, SOURCES, Method
-from .metrics import krcc, plcc, srcc
+from .metrics import evenly, krcc, plcc, srcc
 from .models import data_folder, load_source_model
 
 
@@ -43,7 +43,7 @@ def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, n
         pixels, quality, meta = tinyshift(name)
     if images is None or images >= len(pixels):
         return pixels, quality, meta.content
-    rows = np.linspace(0, len(pixels) - 1, images).round().astype(int)
+    rows = evenly(len(pixels), images)
     return pixels[rows], quality[rows], meta.content[rows]
 
 

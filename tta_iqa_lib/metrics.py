@@ -131,6 +131,11 @@ class Evaluation:
     krcc: Interval
 
 
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` of the rows 0 … total − 1, evenly spread, the first and the last among them; all if there are no more."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
 def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
     """Yield `count` bootstrap index arrays over n images; with `groups` (n labels) whole groups are drawn.
 

@@ -29,7 +29,7 @@ from .distortions import distort
 from .gate import ShiftGate
 from .methods import BLEND, GC, ORDER, RANK
 from .methods import adapting as _method
-from .metrics import plcc, srcc
+from .metrics import evenly, plcc, srcc
 from .models import QualityModel, load_source_model, small_model, torchvision_model
 from .training import as_float, crop_and_mirror, fit, remember_source, score_all
 
@@ -70,11 +70,6 @@ def split(data: Opinions, test_subset: str, seed: int = 0) -> tuple[np.ndarray, 
     chosen = np.random.default_rng(seed).permutation(contents)[: round(HELD_OUT * len(contents))]
     held = outside & np.isin(data.content, chosen)
     return np.flatnonzero(outside & ~held), np.flatnonzero(held), np.flatnonzero(test)
-
-
-def evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the rows, evenly spread."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -154,7 +149,7 @@ METHODS = {
     "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
 }
 CHEAP = tuple(METHODS)[:7]
-# Code that decides the results; the cache is asked for theirs alone.
+# Code that decides the results: a change of it starts the cache of runs afresh.
 DECIDE = (adapt, control, distortions, gate, loop, losses, methods, models, moments, rules, state, views)
 PLAN = (  # condition, methods, batch size
     *((condition, CHEAP, 32) for condition in CONDITIONS),
@@ -219,10 +214,10 @@ def evaluate(
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
         if seed not in known["held_out_srcc"]:
             known["held_out_srcc"][seed] = round(_srcc_of(model, data, held), 4)
-            own = shuffled(evenly(held, images), seed)
+            own = shuffled(held[evenly(len(held), images)], seed)
             pixels = as_float(centre(data.images[own]))
             known["shift"]["held out"][seed] = kept(f"{subset}-held-out-shift-{seed}", shift, model, pixels)
-        rows = evenly(test, images)
+        rows = test[evenly(len(test), images)]
         quality = data.scores[rows]
         pixels = as_float(centre(data.images[rows]))
         if CONDITIONS[condition]:

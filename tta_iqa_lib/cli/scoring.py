@@ -105,6 +105,7 @@ def evaluate(
 
     from ..databases import from_csv, read
     from ..evaluation import compare, find_contents, score_database
+    from ..metrics import evenly
     from ..models import load_source_model
 
     try:
@@ -118,7 +119,7 @@ def evaluate(
         complain(str(error))
         raise typer.Exit(2) from None
     if limit and limit < len(found):
-        found = found.select(np.linspace(0, len(found) - 1, limit).round().astype(int))
+        found = found.select(evenly(len(found), limit))
     complain(f"{found.name}: {len(found)} images; the model predicts {network.predicts}")
     rows, batches, adapted = {}, 0, 0
     with tqdm(total=len(found), desc="images", file=sys.stderr) as bar:

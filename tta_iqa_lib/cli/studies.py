@@ -11,12 +11,8 @@ from .app import app, complain
 
 Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
 
-BOOK = {
-    "": "small",
-    "images": 128,
-    "seeds": 3,
-    "epochs": 16,
-}  # settings of the book's opinions.json; others are named in the file
+# Settings of the book's opinions.json; others are named in the file, the architecture without a word before it.
+BOOK = {"": "small", "images": 128, "seeds": 3, "epochs": 16}
 
 
 @app.command()

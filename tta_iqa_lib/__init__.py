@@ -4,7 +4,7 @@ from .adapt import Adapter
 from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
 from .distortions import distort
-from .gate import ShiftGate
+from .gate import Drifted, ShiftGate
 from .images import ImageError, photograph, read_image
 from .loop import adapt_batch
 from .losses import (
@@ -31,6 +31,7 @@ __all__ = [
     "Batch",
     "Blend",
     "Context",
+    "Drifted",
     "Ema",
     "First",
     "GroupContrastive",

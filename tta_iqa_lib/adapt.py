@@ -7,7 +7,7 @@ carried from batch to batch).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, takewhile
 
@@ -105,6 +105,7 @@ class Adapter:
         )
         self._state: State | None = None
         self._predict = "after"
+        self._restart: Callable[[Result], bool] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → scores (B,), in the model's own direction."""
@@ -182,24 +183,27 @@ class Adapter:
         return scores
 
     @contextmanager
-    def online(self, predict: str = "after") -> Iterator[Adapter]:
+    def online(self, predict: str = "after", restart: Callable[[Result], bool] | None = None) -> Iterator[Adapter]:
         """Within this block the state is carried from batch to batch: parameters, statistics, the optimiser's memory.
 
         Args:
             predict: score each batch "after" or "before" adapting to it.
+            restart: where it is true of a batch's result, such as `Drifted()`, the next batch starts from the source again.
         """
         if predict not in ("after", "before"):
             raise ValueError(f"predict must be 'after' or 'before'; got {predict!r}")
-        self._state, self._predict = State(), predict
+        self._state, self._predict, self._restart = State(), predict, restart
         try:
             yield self
         finally:
-            self._state, self._predict = None, "after"
+            self._state, self._predict, self._restart = None, "after", None
 
     def _one(self, images: Tensor) -> Result:
         if self._state is None:
             return adapt_batch(self.model, State(), images, self.recipe)[0][0]
         (result,), self._state = adapt_batch(self.model, self._state, images, self.recipe)
+        if self._restart is not None and self._restart(result):
+            self._state = State()
         if self._predict == "before" and result.decision == "adapted":
             result.scores = result.statistics_scores
         return result

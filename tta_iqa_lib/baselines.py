@@ -6,6 +6,7 @@ the adapter's `predict(images, batch_size, shuffle)`, so that an experiment can 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from .adapt import Adapter
 from .images import symmetries
 from .losses import Context
 from .models import ScoringModel
+from .state import Result
 from .training import score_all
 
 
@@ -237,11 +239,20 @@ class Orders:
 
 @dataclass(frozen=True)
 class Stream:
-    """Online: the state is carried from batch to batch, over the whole of `images`, in their order."""
+    """Online: the state is carried from batch to batch, over the whole of `images`, in their order.
+
+    Attributes:
+        when, restart: as in `Adapter.online`.
+        passes: the stream shows the images so many times; the scores are those of the last time.
+    """
 
     adapter: Adapter
     when: str = "after"
+    passes: int = 1
+    restart: Callable[[Result], bool] | None = None
 
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
-        with self.adapter.online(self.when):
-            return self.adapter.predict(images, batch_size, shuffle=shuffle)
+        with self.adapter.online(self.when, self.restart):
+            for _ in range(self.passes):
+                scores = self.adapter.predict(images, batch_size, shuffle=shuffle)
+        return scores

@@ -157,19 +157,25 @@ def _settings(method: Method) -> dict:
     scorer = method.adapter(load_source_model(0), 0)
     about = {"label": method.label, "control": method.control, "scorer": type(scorer).__name__}
     adapter = getattr(scorer, "adapter", scorer)
+    own = {key: value for key, value in vars(scorer).items() if key not in ("model", "adapter")}
     if not isinstance(adapter, Adapter):
-        return about | {key: value for key, value in vars(scorer).items() if key != "model"}
+        return about | own
     recipe = adapter.recipe
-    return about | {
-        "losses": [repr(loss) for loss in recipe.losses],
-        "statistics": repr(recipe.statistics),
-        "steps": recipe.steps if recipe.losses else 0,
-        "lr": recipe.lr,
-        "through": recipe.through,
-        "views": recipe.views,
-        "gate": repr(recipe.gate),
-        "sharpness": recipe.sharpness,
-    }
+    own = {key: value if isinstance(value, (int, str, type(None))) else repr(value) for key, value in own.items()}
+    return (
+        about
+        | ({} if scorer is adapter else own)
+        | {
+            "losses": [repr(loss) for loss in recipe.losses],
+            "statistics": repr(recipe.statistics),
+            "steps": recipe.steps if recipe.losses else 0,
+            "lr": recipe.lr,
+            "through": recipe.through,
+            "views": recipe.views,
+            "gate": repr(recipe.gate),
+            "sharpness": recipe.sharpness,
+        }
+    )
 
 
 def _library_version() -> str:

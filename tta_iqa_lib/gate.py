@@ -1,9 +1,11 @@
-"""When not to adapt: decide batch by batch, without labels, whose scores to return (chapter 10)."""
+"""When not to adapt, and when to start over: decisions batch by batch, without labels (chapter 10)."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
+from .metrics import srcc
 from .state import Result
 
 
@@ -34,3 +36,25 @@ class ShiftGate:
             return "source"
         first = next(iter(result.shift.values()))
         return "adapted" if any(distance >= self.threshold * noise for distance, noise in first) else "source"
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Whether a stream has drifted: its scores no longer put a batch in the order that the source model sees.
+
+    A loss that falls cannot tell: it falls while a stream collapses, too. For `Adapter.online(restart=Drifted())`.
+
+    Attributes:
+        agreement: drifted below this rank correlation between adapted scores and the source's, or where there is none.
+        least: batches of fewer images say too little, and never drift.
+    """
+
+    agreement: float = 0.7
+    least: int = 8
+
+    def __call__(self, result: Result) -> bool:
+        if len(result.scores) < self.least:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # constant scores have no order: that is a drift, not an accident
+            return not srcc(result.scores, result.source_scores) >= self.agreement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .benchmark import TARGETS
-from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, STEPS
+from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, MOMENTA, PASSES, STEPS, STREAMS
 from .published import FAULTS
 
 
@@ -56,8 +56,19 @@ GRIDS = {
             "alpha",
             tuple(f"alpha-{a}" for a in ALPHAS),
             _DEVELOPMENT,
-            batch_sizes=(2, 4, 8, 16, 32, 64),
+            batch_sizes=_SIZES,
             keep_scores=False,
+        ),
+        *(
+            Grid(
+                "ema" if order == "shuffled" else f"ema-{order}",
+                ("source", "bn-batch", "bn-blend", *(f"ema-{m}" for m in MOMENTA)),
+                _DEVELOPMENT,
+                batch_sizes=_SIZES,
+                order=order,
+                keep_scores=False,
+            )
+            for order in ("shuffled", "by-content")
         ),
         Grid(
             "one-sided",
@@ -94,9 +105,16 @@ GRIDS = {
         ),
         Grid("faults", ("source", "published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
         *(
-            Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0,), _SIZES, 64, order, online, False)
+            Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0, 1, 2), _SIZES, 64, order, online, False)
             for order in ("shuffled", "by-content")
             for online in (False, True)
+        ),
+        Grid(
+            "streams",
+            ("source", "bn-blend", *(f"stream-{name}-{n}" for name in STREAMS for n in PASSES)),
+            _FEW,
+            batch_sizes=(32,),
+            images=96,
         ),
     )
 }

@@ -29,6 +29,7 @@ from .baselines import (
 )
 from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
+from .gate import Drifted
 from .losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from .models import ScoringModel, load_source_model
 from .published import FAULTS, Published
@@ -57,9 +58,13 @@ def adapting(label: str, control: str | None, **settings) -> Method:
     return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
 
 
-def streaming(label: str, control: str | None, **settings) -> Method:
+def streaming(label: str, control: str | None, passes: int = 1, restart=None, **settings) -> Method:
     """The same, online."""
-    return Method(label, lambda model, seed: Stream(Adapter(model, seed=seed, **settings)), control)
+    return Method(
+        label,
+        lambda model, seed: Stream(Adapter(model, seed=seed, **settings), passes=passes, restart=restart),
+        control,
+    )
 
 
 def _rotation(model: ScoringModel, seed: int) -> Adapter:
@@ -147,6 +152,11 @@ METHODS |= {
     f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")
     for name in FAULTS
 }
+METHODS["fault-gc-off"] = (
+    Method(  # no batch of a target is as small as this fault needs: the data set before it ends in one
+        "gc-off", lambda model, seed: Published(model, ("gc-off",), seed=seed, before=3), "published"
+    )
+)
 # The levers of the recipe, one at a time: each method is the recipe without its gate and with one thing changed.
 LEVERS = {
     "one view": {"views": 1},
@@ -183,3 +193,17 @@ ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": adapting(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 STEPS = (0, 1, 2, 3, 5, 10, 20)
 METHODS |= {f"steps-{n}": adapting(f"{n} steps", "bn-blend", losses=(ORDER,), statistics=BLEND, steps=n) for n in STEPS}
+MOMENTA = (0.02, 0.05, 0.1, 0.2, 0.5)
+METHODS |= {f"ema-{m}": streaming(f"EMA, {m}", "source", losses=(), statistics=Ema(m)) for m in MOMENTA}
+# A long stream (chapter 10): the same images again and again, the state carried on. Does it last?
+PASSES = (1, 2, 4, 8)
+STREAMS = {
+    "order": {"losses": (ORDER,)},
+    "order+restart": {"losses": (ORDER,), "restart": Drifted(0.7)},
+    "order+anchor": {"losses": (ORDER, Anchor())},
+}
+METHODS |= {
+    f"stream-{name}-{n}": streaming(f"{name}, {n} passes", "bn-blend", passes=n, statistics=BLEND, **settings)
+    for name, settings in STREAMS.items()
+    for n in PASSES
+}

@@ -47,6 +47,8 @@ class Published:
         faults: names out of `FAULTS`; none: the procedure as described, `tuple(FAULTS)`: the reference mode.
         gradients: False replays the same forward passes and moves nothing but the running statistics: the matched control.
         seed: of the distorted copies.
+        before: a first batch of so many images, adapted to and thrown away: the short end of a data set that the run went
+            through before. Only what outlives a batch can make a difference.
     """
 
     model: ScoringModel
@@ -55,6 +57,7 @@ class Published:
     steps: int = 3
     lr: float = 1e-3
     seed: int = 0
+    before: int = 0
 
     def __post_init__(self):
         self.faults = tuple(self.faults)
@@ -74,7 +77,8 @@ class Published:
         for p in params:
             p.requires_grad_(self.gradients)
         optimizer, contrast, out = torch.optim.Adam(params, self.lr), True, []
-        for rows in balanced_batches(len(images), batch_size):
+        ended = [list(range(self.before))] if self.before else []
+        for rows in ended + balanced_batches(len(images), batch_size):
             batch = images[rows]
             model.load_state_dict(source)
             if "no-zero-grad" not in self.faults:
@@ -88,7 +92,7 @@ class Published:
             with torch.no_grad():
                 out.append(model(batch))
             model.eval()
-        return torch.cat(out)
+        return torch.cat(out[len(ended) :])
 
     def _adapt(self, model, layers, batch: Tensor, optimizer, contrast: bool) -> None:
         with torch.no_grad():

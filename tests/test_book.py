@@ -1,10 +1,13 @@
 """What every chapter owes its reader: exercises with their solutions, a quiz, a player, and numbers that come from the run."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from workshop.places import places
 
 import tta_iqa_lib
 from tta_iqa_lib.course import check
@@ -57,8 +60,10 @@ def test_every_exercise_has_a_stub_hints_and_a_solution_that_is_checked(number):
 
 @pytest.mark.parametrize("number", CHAPTERS, ids=lambda n: f"chapter {n}")
 def test_a_chapter_follows_the_template(number):
-    """It asks first, says where it fails, quizzes, and sums up."""
+    """A short set-up; it asks first, says where it fails, quizzes, and sums up."""
     cells = read(CHAPTERS[number]).cells
+    set_up = next(cell for cell in cells if cell.cell_type == "code").source
+    assert len([line for line in set_up.splitlines() if line.strip()]) <= 6, set_up
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     for heading in ("Predict first", "Where it fails", "Take away", "References"):
         assert re.search(rf"^## {heading}", prose, re.MULTILINE), heading
@@ -174,3 +179,54 @@ def test_each_glossary_term_is_linked_where_it_first_appears():
     assert len(glossary()) > 40
     assert [names[0] for names in glossary() if names[0] not in first] == []
     assert [where for linked, where in first.values() if not linked] == []
+
+
+# Equations that the library has no name for: what is taught with them, the chapter or the reader computes.
+WITHOUT_A_NAME = {
+    "eq-mos": "opinions are averaged by those who collect them",
+    "eq-standard-error": "likewise",
+    "eq-observer": "a simulation of the chapter's own",
+    "eq-ceiling": "what it says of a panel, nobody can compute without one",
+    "eq-psnr": "shown as the metric not to use",
+    "eq-three-parts": "exercise 4.2",
+    "eq-weight": "a derivative, which autograd takes",
+    "eq-negatives": "likewise",
+    "eq-merge": "exercise 11.1",
+}
+
+
+def documented() -> list:
+    """Every public class and function on the library's page that has a docstring."""
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    modules = [importlib.import_module(name) for name in re.findall(r"automodule:: (tta_iqa_lib[\w.]*)", page)]
+    things = [thing for module in modules for name, thing in vars(module).items() if not name.startswith("_")]
+    ours = [t for t in things if inspect.isclass(t) or inspect.isfunction(t)]
+    return [t for t in dict.fromkeys(ours) if t.__module__.startswith("tta_iqa_lib") and t.__doc__]
+
+
+def equations() -> dict[str, int]:
+    """The chapter of each equation that has a label."""
+    found = {
+        n: re.findall(r":label: (eq-[\w-]+)", "\n".join(c.source for c in read(path).cells))
+        for n, path in CHAPTERS.items()
+    }
+    return {label: number for number, labels in found.items() for label in labels}
+
+
+def test_every_symbol_names_its_chapter_and_every_equation_its_symbol():
+    """From symbol to chapter and equation, and back; what the page's table says is what the docstrings say."""
+    things, where = documented(), equations()
+    assert len(things) > 150 and len(where) > 30
+    named = {}
+    for thing in things:
+        chapters, labels = places(thing)
+        assert chapters and set(chapters) <= set(CHAPTERS), f"{thing.__qualname__} names no chapter"
+        assert all(where.get(label) in chapters for label in labels), (
+            f"{thing.__qualname__}: {labels} are not in {chapters}"
+        )
+        named |= {label: thing.__qualname__ for label in labels}
+    assert sorted({*named, *WITHOUT_A_NAME}) == sorted(where) and not {*named} & {*WITHOUT_A_NAME}
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    for name, number, label in re.findall(r"^\| `(\w+)` \| \[(\d+)\]\(\w+\) \| (?:\{eq\}`([\w-]+)`|–) \|$", page, re.M):
+        chapters, labels = places(getattr(tta_iqa_lib, name))
+        assert int(number) in chapters and (label in labels if label else not labels), f"{name}: {chapters}, {labels}"

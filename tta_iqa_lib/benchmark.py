@@ -36,7 +36,7 @@ MIN_DETAIL = 0.02
 
 @dataclass(frozen=True)
 class Target:
-    """One target distribution.
+    """One target distribution. Chapter 4; its two orders of events: chapter 2, eq-order-of-events.
 
     Attributes:
         shift: photometric shifts (kind, severity) that all images share.
@@ -240,7 +240,7 @@ def version() -> str:
 
 
 def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:
-    """A split of TinyShift, built at its first use (seconds) and cached outside the repository.
+    """A split of TinyShift, built at its first use (seconds) and cached outside the repository. Chapter 4.
 
     Args:
         split: "source/train", "source/test" or one of `TARGETS` ("target/haze", …).

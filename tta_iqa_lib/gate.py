@@ -11,7 +11,7 @@ from .state import Result
 
 @dataclass(frozen=True)
 class ShiftGate:
-    """Adapt only where the first BatchNorm layer sees a shift that chance does not explain.
+    """Adapt only where the first BatchNorm layer sees a shift that chance does not explain. Chapter 10, eq-gate.
 
     The first layer is linear in the pixels: its channels' means follow the light of a scene, their variances its contrast,
     and both hardly its quality. How far they lie from the source's, over what it would be by chance in a batch of this

@@ -62,7 +62,7 @@ GRIDS = {
         *(
             Grid(
                 "ema" if order == "shuffled" else f"ema-{order}",
-                ("source", "bn-batch", "bn-blend", *(f"ema-{m}" for m in MOMENTA)),
+                ("source", "bn-batch", "bn-blend", *(f"ema{form}-{m}" for m in MOMENTA for form in ("", "-exact"))),
                 _DEVELOPMENT,
                 batch_sizes=_SIZES,
                 order=order,

@@ -18,11 +18,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 
 
 class ImageError(ValueError):
-    """A file could not be read as an image; the message names the file and the reason."""
+    """A file could not be read as an image; the message names the file and the reason. Chapter 11."""
 
 
 def read_image(path: str | Path) -> torch.Tensor:
-    """Any image file → (3, H, W) float32, RGB in [0, 1].
+    """Any image file → (3, H, W) float32, RGB in [0, 1]. Chapter 11.
 
     EXIF orientation is applied. Transparency is laid over white. Grey images are repeated over the channels.
     16-bit grey keeps its precision; 16-bit colour is read at 8 bits. Of an animation the first frame is read.
@@ -59,6 +59,8 @@ def _to_array(image: Image.Image) -> np.ndarray:
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """Files are kept as they are; folders give their images, recursively and sorted; a file named twice is listed once.
 
+    Chapter 11.
+
     Raises:
         ImageError: a path that does not exist.
     """
@@ -75,7 +77,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
-    """(3, H, W) → (3, ≥size, ≥size): what is too small is mirrored at its edges, never stretched."""
+    """(3, H, W) → (3, ≥size, ≥size): what is too small is mirrored at its edges, never stretched. Chapter 11."""
     for axis in (1, 2):
         length = image.shape[axis]
         if length < size:
@@ -86,7 +88,7 @@ def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
-    """(3, H, W) → (count, 3, size, size): crops spread evenly over the image at its native resolution.
+    """(3, H, W) → (count, 3, size, size): crops spread evenly over the image at its native resolution. Chapter 11.
 
     `count` is a square number n²: the centres of an n × n grid. No randomness, so a score can be repeated.
     """
@@ -102,7 +104,10 @@ def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
 
 
 def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W)."""
+    """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W).
+
+    Chapter 8.
+    """
     if count not in (1, 2, 8):
         raise ValueError(f"there are 1, 2 or 8 symmetric views; got {count}")
     sides = [images, images.flip(3)][:count]
@@ -154,6 +159,8 @@ def _texture(generator: np.random.Generator, size: int, slope: float = 1.0) -> n
 def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "disc") -> torch.Tensor:
     """The dead-leaves model of natural scenes: textured shapes of many sizes that hide one another [lee2001deadleaves].
 
+    Chapter 3.
+
     Args:
         seed: decides everything.
         size: height and width in pixels.
@@ -193,7 +200,7 @@ def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "dis
 
 
 def clouds(seed: int, size: int = 256) -> torch.Tensor:
-    """Soft 1/f fields cut by contour lines and stripes: landscapes and cloth. (3, size, size) in [0, 1]."""
+    """Soft 1/f fields cut by contour lines and stripes: landscapes and cloth. (3, size, size) in [0, 1]. Chapter 3."""
     generator = np.random.default_rng(seed)
     field = _texture(generator, size, generator.uniform(1.9, 2.4))
     grain = _texture(generator, size, 0.7)

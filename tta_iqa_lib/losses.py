@@ -23,6 +23,8 @@ from .views import Ladder, Pair
 class Context:
     """What a loss may look at, for one episode of B images. Views: "clean", and the copies that the losses asked for.
 
+    Chapter 8.
+
     Attributes:
         features: view → (B, D), under the parameters being adapted.
         scores: view → (B,), likewise; higher is better, whatever the model's own direction.
@@ -60,7 +62,7 @@ class Context:
 
 
 def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
-    """The severe copy must lie farther from the image than the mild one: −mean log σ(d_severe − d_mild).
+    """The severe copy must lie farther from the image than the mild one: −mean log σ(d_severe − d_mild). Chapter 6, eq-rank.
 
     Args:
         anchor, mild, severe: features (B, D) of the image and of its two copies.
@@ -76,7 +78,7 @@ def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
 
 
 def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0, temperature: float = 1.0) -> Tensor:
-    """What is better must score higher: mean of softplus((worse − better + margin) / temperature).
+    """What is better must score higher: mean of softplus((worse − better + margin) / temperature). Chapter 8, eq-order.
 
     Args:
         better, worse: scores (B,), higher = better.
@@ -91,7 +93,10 @@ def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0
 
 
 def contrastive_groups(pseudo_scores: Tensor, fraction: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B."""
+    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B.
+
+    Chapter 7.
+    """
     count = len(pseudo_scores)
     k = max(2, math.floor(fraction * count))
     if 2 * k > count:
@@ -108,6 +113,8 @@ def group_contrastive_loss(
     form: str = "mean-log",
 ) -> Tensor:
     """The images that look worst attract one another and repel those that look best, and the other way round.
+
+    Chapter 7, eq-gc and eq-stable.
 
     With cosine similarities s: r_i = e^{pos_i/τ} / (e^{pos_i/τ} + Σ_{j in the other group} e^{s_ij/τ}), where pos_i is the
     mean similarity of i to the other members of its group.
@@ -146,7 +153,7 @@ def group_contrastive_loss(
 
 @dataclass(frozen=True)
 class RelativeRank:
-    """`relative_rank_loss` of the model's features.
+    """`relative_rank_loss` of the model's features. Chapter 6, eq-rank.
 
     Attributes:
         weight: of this loss in the sum.
@@ -169,6 +176,8 @@ class RelativeRank:
 @dataclass(frozen=True)
 class ScoreOrder:
     """`score_order_loss` of each view and the next worse one, clean > mild > severe, in deviations of the source's scores.
+
+    Chapter 8, eq-order.
 
     Attributes:
         weight: of this loss in the sum.
@@ -201,6 +210,8 @@ class ScoreOrder:
 class GroupContrastive:
     """`group_contrastive_loss` of the model's features, divided by its plateau log(1 + k): λ means the same at every size.
 
+    Chapter 7, eq-gc.
+
     Attributes:
         weight, fraction, temperature, form: as in the function.
         standardise: centre and scale features by the source's moments first; without it all cosines are close to one.
@@ -223,7 +234,10 @@ class GroupContrastive:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Stay near the source's ranking: 1 − correlation of the adapted scores with the source's, within the batch."""
+    """Stay near the source's ranking: 1 − correlation of the adapted scores with the source's, within the batch.
+
+    Chapters 8 and 10.
+    """
 
     weight: float = 1.0
 

@@ -193,8 +193,14 @@ ALPHAS = tuple(i / 10 for i in range(11))
 METHODS |= {f"alpha-{a}": adapting(f"α = {a}", "source", losses=(), statistics=Blend(a)) for a in ALPHAS}
 STEPS = (0, 1, 2, 3, 5, 10, 20)
 METHODS |= {f"steps-{n}": adapting(f"{n} steps", "bn-blend", losses=(ORDER,), statistics=BLEND, steps=n) for n in STEPS}
-MOMENTA = (0.02, 0.05, 0.1, 0.2, 0.5)
-METHODS |= {f"ema-{m}": streaming(f"EMA, {m}", "source", losses=(), statistics=Ema(m)) for m in MOMENTA}
+MOMENTA = (0.02, 0.1, 0.5)  # of a running average, linear as in PyTorch, or of the exact mixture
+METHODS |= {
+    f"ema{'-exact' * exact}-{m}": streaming(
+        f"EMA, {m}{', exact' * exact}", "source", losses=(), statistics=Ema(m, exact)
+    )
+    for m in MOMENTA
+    for exact in (False, True)
+}
 # A long stream (chapter 10): the same images again and again, the state carried on. Does it last?
 PASSES = (1, 2, 4, 8)
 STREAMS = {

@@ -63,7 +63,7 @@ def _spearman(pred: np.ndarray, target: np.ndarray) -> float:
 
 
 def srcc(pred, target) -> float:
-    """Spearman's rank correlation in [-1, 1]: do the two orders agree? Ties share their mean rank.
+    """Spearman's rank correlation in [-1, 1]: do the two orders agree? Ties share their mean rank. Chapter 1, eq-srcc.
 
     NaN with a `ConstantInputWarning` when one side is constant. Chapter 1.
     """
@@ -71,22 +71,25 @@ def srcc(pred, target) -> float:
 
 
 def plcc(pred, target) -> float:
-    """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`. Chapter 1."""
+    """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`. Chapter 1, eq-logistic."""
     return _correlation(_pearson, pred, target)
 
 
 def krcc(pred, target) -> float:
-    """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1."""
+    """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1, eq-krcc."""
     return _correlation(lambda p, t: stats.kendalltau(p, t)[0], pred, target)
 
 
 def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
-    """The four-parameter logistic curve that maps scores onto opinions before a linear correlation."""
+    """The four-parameter logistic curve that maps scores onto opinions before a linear correlation.
+
+    Chapter 1, eq-logistic.
+    """
     return bottom + (top - bottom) / (1 + np.exp(-np.clip((x - centre) / width, -60, 60)))
 
 
 def plcc_logistic(pred, target) -> float:
-    """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`. Chapter 1.
+    """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`. Chapter 1, eq-logistic.
 
     Where the fit does not converge the raw correlation is returned, with a warning. The sign is that of the raw one:
     a curve that falls would turn a bad scorer into a good one.
@@ -157,7 +160,7 @@ def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
 def bootstrap(
     statistic: Callable[[np.ndarray], float], n: int, groups=None, count: int = 1000, seed: int = 0
 ) -> Interval:
-    """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out."""
+    """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out. Chapter 1."""
     value = statistic(np.arange(n))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)

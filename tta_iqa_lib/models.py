@@ -56,7 +56,7 @@ class ScoringModel(nn.Module):
 
 
 class QualityModel(ScoringModel):
-    """Your own two halves: `features` maps images to (B, D), `regressor` maps (B, D) to (B, 1) or (B,).
+    """Your own two halves: `features` maps images to (B, D), `regressor` maps (B, D) to (B, 1) or (B,). Chapter 3, eq-model.
 
     Args:
         features, regressor: the modules f and g.
@@ -120,7 +120,7 @@ def small_model(widths: Sequence[int] = (16, 32, 64, 128), **about) -> QualityMo
 
 
 def torchvision_model(name: str = "resnet18", pretrained: bool = True, **about) -> QualityModel:
-    """A torchvision ResNet without its classifier, and a linear regressor that is still untrained.
+    """A torchvision ResNet without its classifier, and a linear regressor that is still untrained. Chapter 11.
 
     Args:
         name: "resnet18" (D = 512) or "resnet50" (D = 2048).
@@ -199,7 +199,7 @@ def wrap_model(
     normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     higher_is_better: bool = True,
 ) -> WrappedModel:
-    """Put any quality model behind the library's interface. The module is used, not copied, and never changed.
+    """Put any quality model behind the library's interface. The module is used, not copied, and never changed. Chapter 11.
 
     Args:
         module: takes images (B, 3, H, W), gives (B,), (B, 1), a tuple whose first part is that, or a dictionary.

@@ -24,6 +24,8 @@ Scorer = Callable[[Tensor], Tensor]
 class Pair:
     """Makes two copies of each image with one distortion: a mild one and a severe one, drawn once an episode.
 
+    Chapter 6, eq-choice.
+
     Attributes:
         kinds: candidates; "choose" decides among them, image by image, by the source model's scores q of the copies:
             "gap": the largest ``|q(mild) − q(severe)|``, as published; "signed": the largest q(mild) − q(severe);
@@ -54,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest.
+    """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest. Chapter 9.
 
     Attributes:
         kinds, choose: as in `Pair`; the gap is that between the mildest and the most severe copy.

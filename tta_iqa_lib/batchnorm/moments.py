@@ -37,6 +37,8 @@ def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
 def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
     """How far the mean of each episode of (E·B, C, …) is from that of all images like these: its variance, (E, C).
 
+    Chapter 9, eq-noise.
+
     Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
     """
     return _error(_by_episode(x.detach(), episodes).mean(3))
@@ -81,6 +83,8 @@ def _by_episode(x: Tensor, episodes: int) -> Tensor:
 def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
 
+    Chapters 4 and 9, eq-shift-ratio, eq-displacement and eq-noise.
+
     Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
     """
     unit = source.var.clamp_min(1e-12)
@@ -91,6 +95,8 @@ def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 def stretch(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far the logarithms of a layer's variances lie from the source's, and how far they would by chance, (E,) each.
 
+    Chapter 9.
+
     Squares, averaged over the channels: what `displacement` is for the means. Low contrast moves no mean, but it shows here.
     """
     ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
@@ -98,7 +104,7 @@ def stretch(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 
 
 def blend(old: Moments, new: Moments, alpha: float | Tensor, exact: bool = True) -> Moments:
-    """(1 − α)·old + α·new, as moments.
+    """(1 − α)·old + α·new, as moments. Chapter 5, eq-mean and eq-mixture.
 
     Args:
         alpha: weight of `new` in [0, 1]; 0 gives `old` bit for bit.

@@ -29,7 +29,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Source(Statistics):
-    """The source's moments, as in plain inference."""
+    """The source's moments, as in plain inference. Chapter 5, eq-batchnorm."""
 
     uses_batch = False
 
@@ -39,7 +39,7 @@ class Source(Statistics):
 
 @dataclass(frozen=True)
 class Batch(Statistics):
-    """The test batch's own moments, as in training mode [nado2020evaluating]."""
+    """The test batch's own moments, as in training mode [nado2020evaluating]. Chapter 5."""
 
     def __call__(self, source, batch, previous, count):
         return batch
@@ -47,7 +47,7 @@ class Batch(Statistics):
 
 @dataclass(frozen=True)
 class Blend(Statistics):
-    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`."""
+    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`. Chapter 5, eq-mixture."""
 
     alpha: float
     exact: bool = True
@@ -61,7 +61,10 @@ class Blend(Statistics):
 
 @dataclass(frozen=True)
 class Shrink(Statistics):
-    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little."""
+    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little.
+
+    Chapter 5, eq-shrink.
+    """
 
     prior: float
     exact: bool = True
@@ -77,6 +80,8 @@ class Shrink(Statistics):
 @dataclass(frozen=True)
 class Adaptive(Statistics):
     """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
+
+    Chapter 9, eq-adaptive.
 
     `distance` is how far the batch's means lie from the source's (`displacement`), `noise` what that would be by chance, from
     the spread of the images: the positive-part James-Stein rule [james1961estimation]. The same is asked of the logarithms
@@ -108,7 +113,10 @@ class Adaptive(Statistics):
 
 @dataclass(frozen=True)
 class Ema(Statistics):
-    """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on."""
+    """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on.
+
+    Chapter 5, eq-ema.
+    """
 
     momentum: float
     exact: bool = False

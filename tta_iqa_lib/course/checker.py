@@ -1,4 +1,7 @@
-"""What a checker is: it runs the reader's function on fresh inputs and answers with a `Verdict`. It never raises."""
+"""What a checker is: it runs the reader's function on fresh inputs and answers with a `Verdict`; it never raises.
+
+All chapters.
+"""
 
 from __future__ import annotations
 

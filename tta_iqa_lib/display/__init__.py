@@ -1,4 +1,4 @@
-"""Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page."""
+"""Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page (all chapters)."""
 
 from .cover import cover
 from .figures import COLOURS, MARKERS, frame, picture, show, strip_chart, style

@@ -1,4 +1,4 @@
-"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order."""
+"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order (all chapters)."""
 
 from __future__ import annotations
 

@@ -66,6 +66,16 @@ def test_a_p_value_is_small_only_where_the_loss_exceeds_the_margin():
     assert p["worse"] == pytest.approx(1 / 201) and p["equal"] > 0.05 and p["better"] > 0.9
 
 
+def test_a_two_sided_p_value_counts_the_draws_on_the_rarer_side_twice(monkeypatch):
+    """Three of nineteen draws below zero: 2 · (1 + 3) / 20; the sign of the difference does not matter; equal methods: 1."""
+    drawn = {"up": np.array([0.1, *[0.1] * 16, *[-0.1] * 3]), "source": np.zeros(20)}
+    monkeypatch.setattr(Bootstrap, "mean", lambda self, method, targets, size: drawn[method])
+    bootstrap = Bootstrap(results_of({"source": 0.3}), 19)
+    assert bootstrap.p_value("up", "source", [], 32) == pytest.approx(0.4)
+    assert bootstrap.p_value("source", "up", [], 32) == pytest.approx(0.4)
+    assert bootstrap.p_value("source", "source", [], 32) == 1
+
+
 def test_a_wider_margin_forgives_more():
     bootstrap = Bootstrap(results_of({"source": 0.05, "worse": 0.25}), 200)
     narrow, wide = (bootstrap.worse_by("worse", "source", ["target/haze"], 32, margin) for margin in (0.0, 0.5))

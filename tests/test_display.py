@@ -101,6 +101,23 @@ def test_a_comparison_uncovers_one_picture_after_the_other():
         Compare("pair", grey, ("a", "b"), ("", ""), "")
 
 
+def test_a_comparison_in_several_scenes_carries_the_pictures_of_each():
+    """The first scene stands in the page, the others in its data; the widget's second slider chooses among them."""
+    grey = [picture(torch.full((3, 8, 20), v)) for v in (0.0, 0.2, 0.4, 0.6)]
+    scenes = Compare("s", [grey[:2], grey[2:]], ("a", "b"), [("0", "1"), ("2", "3")], "", ("day", "night"), "Light")
+    html = scenes.html()
+    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html)[1])
+    assert data["labels"] == ["day", "night"] and [p["alt"] for p in data["scenes"][0]] == ["2", "3"]
+    found = [base64.b64decode(s) for s in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
+    assert found == grey and html.count('type="range"') == 2 and '<label for="range-s-scene">Light</label>' in html
+    image, line, scene, _ = scenes.widget().children
+    for at, place, shown in ((0, 0, [51] * 2), (100, 0, [0] * 2), (100, 1, [102] * 2), (50, 1, [102, 153])):
+        line.value, scene.value = at, place
+        assert [Image.open(io.BytesIO(image.value)).getpixel((x, 4))[0] for x in (0, 19)] == shown
+    with pytest.raises(ValueError, match="2 scenes need as many lists"):
+        Compare("s", [grey[:2]], ("a", "b"), [("0", "1")], "", ("day", "night"))
+
+
 def test_jupyter_gets_the_widget_and_the_page_gets_html():
     bundle = player()._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= set(bundle)

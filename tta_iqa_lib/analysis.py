@@ -118,6 +118,13 @@ class Bootstrap:
         low, high = np.quantile(change[1:], [0.025, 0.975])
         return Interval(float(change[0]), float(low), float(high))
 
+    def p_value(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> float:
+        """Two-sided p-value against "no difference": twice the share of the draws on the rarer side of zero."""
+        targets = list(targets)
+        change = (self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size))[1:]
+        rarer = min((change <= 0).sum(), (change >= 0).sum())
+        return float(min(1.0, 2 * (1 + rarer) / (1 + self.count)))
+
     def worse_by(self, method: str, minus: str, targets: Iterable[str], batch_size: int, margin: float) -> float:
         """One-sided p-value against "method is at most `margin` worse": share of the draws that agree with that."""
         targets = list(targets)

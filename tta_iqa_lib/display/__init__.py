@@ -1,8 +1,9 @@
 """Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page (all chapters)."""
 
+from .compare import Compare
 from .cover import cover
 from .figures import COLOURS, MARKERS, frame, picture, show, strip_chart, style
-from .players import Compare, Player
+from .players import Player
 from .text import Quiz, Table, say
 
 __all__ = [

@@ -622,6 +622,28 @@ def test_online_equals_a_fold_over_adapt_batch():
         assert torch.equal(result.scores, scores)
 
 
+def test_a_restart_begins_the_next_batch_at_the_source():
+    """Where it is true of a result, the batch after it is scored as the first of a stream; its own scores stand."""
+    model, asked = tiny_model(), []
+    adapter = Adapter(model, FAST, Ema(0.3), lr=0.01)
+    a, b, c = (pictures(5, seed=s) for s in range(3))
+
+    def second(result) -> bool:
+        asked.append(result.scores)
+        return len(asked) == 2
+
+    with adapter.online():
+        carried = [adapter(x) for x in (a, b, c)]
+    with adapter.online(restart=second):
+        restarted = [adapter(x) for x in (a, b, c)]
+    assert torch.equal(torch.cat(restarted[:2]), torch.cat(carried[:2]))
+    assert all(torch.equal(x, y) for x, y in zip(asked, restarted, strict=True))
+    assert torch.equal(restarted[2], adapter(c)) and not torch.allclose(restarted[2], carried[2], rtol=0, atol=1e-4)
+    with adapter.online():  # the next block knows nothing of it
+        assert torch.equal(torch.cat([adapter(x) for x in (a, b, c)]), torch.cat(carried))
+    assert len(asked) == 3
+
+
 def test_a_stream_is_never_folded():
     """Each batch starts from the one before it: `fold` must not let two start from the same state."""
     model, images = tiny_model(), pictures(12)

@@ -380,3 +380,15 @@ def test_a_stream_keeps_the_order_of_its_images_unless_told():
         by_hand = torch.cat([adapter(part) for part in images.split(3)])
     assert torch.equal(Stream(adapter).predict(images, 3), by_hand)
     assert not torch.allclose(Stream(adapter).predict(images, 3, shuffle=True), by_hand, rtol=0, atol=1e-4)
+
+
+def test_a_stream_of_several_passes_scores_its_images_the_last_time():
+    """Twice the images in one go, and the second half of the scores; a restart that always happens makes it episodic."""
+    model, images = tta.wrap_model(tiny_mixed(), features="5"), pictures(8)
+    adapter = STREAMS["steps"](model)
+    with adapter.online():
+        by_hand = [adapter(part) for part in torch.cat([images, images]).split(4)]
+    assert torch.equal(Stream(adapter, passes=2).predict(images, 4), torch.cat(by_hand[2:]))
+    assert not torch.allclose(torch.cat(by_hand[2:]), torch.cat(by_hand[:2]), rtol=0, atol=1e-4)
+    fresh = Stream(adapter, passes=2, restart=lambda result: True).predict(images, 4)
+    assert torch.equal(fresh, torch.cat([adapter(part) for part in images.split(4)]))

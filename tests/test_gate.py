@@ -10,7 +10,7 @@ from torch import nn
 import tta_iqa_lib as tta
 from tta_iqa_lib.adapt import DEFAULT_GATE, Adapter
 from tta_iqa_lib.batchnorm import Blend, Ema, Source, batch_moments, batchnorm_layers
-from tta_iqa_lib.gate import ShiftGate
+from tta_iqa_lib.gate import Drifted, ShiftGate
 from tta_iqa_lib.state import Result
 
 
@@ -158,3 +158,25 @@ def test_a_gate_that_is_not_early_sees_the_adapted_scores():
     gate = lambda result: moved.append((result.scores - result.source_scores).abs().max()) or "source"  # noqa: E731
     Adapter(model, [], Blend(0.5), gate=gate)(images)
     assert len(moved) == 1 and moved[0] > 1e-3
+
+
+def compared(new: list[float], old: list[float]) -> Result:
+    """A result with these scores, adapted and of the source."""
+    return Result(torch.tensor(new), torch.tensor(old), torch.tensor(new), pictures=len(new))
+
+
+def test_a_stream_has_drifted_where_its_order_is_no_longer_the_source_s():
+    """By rank correlation, whatever the level and the spread; at the limit it has not."""
+    old = [float(i) for i in range(10)]
+    swapped = [1.0, 0.0, *old[2:]]  # ρ = 1 − 6·2 / (10·99)
+    limit = 1 - 12 / 990
+    assert not Drifted()(compared([3 * x + 1 for x in old], old))
+    assert Drifted()(compared(old[::-1], old))
+    assert Drifted(limit + 1e-6)(compared(swapped, old)) and not Drifted(limit - 1e-6)(compared(swapped, old))
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_scores_have_drifted_and_few_images_never_do():
+    assert Drifted()(compared([0.5] * 8, [float(i) for i in range(8)]))
+    assert not Drifted()(compared([0.5] * 7, [float(i) for i in range(7)]))
+    assert Drifted(least=7)(compared([0.5] * 7, [float(i) for i in range(7)]))

@@ -234,6 +234,18 @@ def test_one_batch_of_three_turns_the_contrast_off_for_good():
     assert torch.equal(right[:7], wrong[:7])  # before it and in it, nothing is lost
 
 
+def test_the_short_end_of_a_data_set_before_matters_only_to_what_outlives_a_batch():
+    """With `before`, three images are adapted to first and not scored: it turns the contrast off, and else changes nothing."""
+    model, images = model_of(), pictures(8)
+    right, wrong = (Published(model, f, **FAST).predict(images, 4) for f in ((), ("gc-off",)))
+    assert torch.equal(right, wrong)  # no batch of this stream is small
+    assert torch.equal(Published(model, before=3, **FAST).predict(images, 4), right)
+    found = Published(model, ("gc-off",), before=3, **FAST).predict(images, 4)
+    first = after_adapting(Published(model, **FAST), images[:4], contrast=False)[0].eval()
+    assert len(found) == 8 and torch.allclose(found[:4], plain(first, images[:4]), rtol=0, atol=1e-6)
+    assert not torch.allclose(found, right, rtol=0, atol=1e-4)
+
+
 def test_prediction_in_training_mode_uses_the_batchs_own_statistics():
     """Where no weight moves, that is the rule `Batch`."""
     model, batch = model_of(), pictures(6)

@@ -115,7 +115,7 @@ METHODS |= {
 CHEAP = ("source", "views", "bn-batch", "bn-blend", "bn-adaptive", "bn-first", "recipe-open", "recipe")
 METHODS |= {
     "recipe+order": adapting("recipe + score order", "recipe-open", losses=(ORDER,), **RECIPE),
-    "ema": streaming("BN, EMA (online)", "source", losses=(), statistics=Ema(0.1)),
+    "ema": streaming("BN, EMA (online)", "source", losses=(), statistics=Ema(0.1, exact=False)),
     "entropy": adapting("TENT, entropy", "bn-blend", losses=(ScoreEntropy(),), statistics=BLEND),
     "variance": adapting("TENT, variance", "bn-blend", losses=(ScoreVariance(),), statistics=BLEND),
     "ttt": Method("TTT, rotation", _rotation, "bn-blend"),

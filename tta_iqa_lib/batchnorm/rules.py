@@ -115,11 +115,12 @@ class Adaptive(Statistics):
 class Ema(Statistics):
     """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on.
 
-    Chapter 5, eq-ema.
+    Chapter 5, eq-ema. With `exact=False` it is PyTorch's own, which forgets how far the means of the batches lie apart: single
+    images then look too much alike, and every score suffers.
     """
 
     momentum: float
-    exact: bool = False
+    exact: bool = True
 
     def __post_init__(self):
         _check_share("momentum", self.momentum)

@@ -31,11 +31,11 @@ execute: $(READY) ## run the notebooks again and store their outputs
 	$(BIN)/python book/tools.py execute
 
 headline: $(READY) ## run the full experiment into data/results
-	$(BIN)/tta-iqa experiment headline alpha one-sided steps
+	$(BIN)/tta-iqa experiment headline alpha ema ema-by-content one-sided steps
 
 fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
 	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gate gate-one-sided \
-		sizes-shuffled sizes-by-content sizes-shuffled-online sizes-by-content-online
+		sizes-shuffled sizes-by-content sizes-shuffled-online sizes-by-content-online streams
 
 source-model: $(READY) ## train the shipped source models (one after another)
 	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2

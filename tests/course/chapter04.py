@@ -36,19 +36,6 @@ def moving(x, m, v):
     return value
 
 
-def parts(scores, quality, ddof=0, correlation=tta.plcc):
-    a, b = scores.std(correction=ddof), quality.std(correction=ddof)
-    return (scores.mean() - quality.mean()) ** 2, (a - b) ** 2, 2 * a * b * (1 - correlation(scores, quality))
-
-
-def parts_numpy(scores, quality):
-    s, y = np.asarray(scores), np.asarray(quality)
-    return [
-        float(p)
-        for p in (np.mean(s - y) ** 2, (s.std() - y.std()) ** 2, 2 * (s.std() * y.std() - np.cov(s, y, ddof=0)[0, 1]))
-    ]
-
-
 def within(scores, quality, content, least=3, correlation=spearmanr, average=np.mean, constant=None):
     values = []
     for name in sorted(set(content.tolist())):
@@ -79,6 +66,16 @@ def by_nanmean(scores, quality, content, least=3):
         return torch.tensor([tta.srcc(scores[g], quality[g]) for g in groups if len(g) >= least]).nanmean()
 
 
+def repair(scores, known, labels):
+    slope = labels.std() / scores[known].std()
+    return labels.mean() + slope * (scores - scores[known].mean())
+
+
+def by_standard_scores(scores, known, labels):
+    scores, labels = scores.numpy(), labels.numpy()
+    return (scores - scores[known].mean()) / scores[known].std() * labels.std() + labels.mean()
+
+
 CASES = {
     "ex04_1": (
         [by_library, ratio],
@@ -94,19 +91,18 @@ CASES = {
         },
     ),
     "ex04_2": (
-        [parts, parts_numpy],
+        [repair, by_standard_scores],
         {
-            "their order is": lambda s, q: parts(s, q)[::-1],
-            "square of the difference": lambda s, q: (s.mean() - q.mean(), *parts(s, q)[1:]),
-            "divide by N": lambda s, q: parts(s, q, ddof=1),
-            "not variances": lambda s, q: (
-                parts(s, q)[0],
-                (s.var(correction=0) - q.var(correction=0)) ** 2,
-                parts(s, q)[2],
-            ),
-            "with SRCC": lambda s, q: parts(s, q, correlation=tta.srcc),
-            "no unit": lambda s, q: (*parts(s, q)[:2], 1 - pearsonr(s, q)[0]),
-            "what is left": lambda s, q: (*parts(s, q)[:2], ((s - q) ** 2).mean()),
+            "too flat": lambda s, k, y: np.polyval(np.polyfit(s[k], y, 1), s),
+            "the spread is not": lambda s, k, y: s + y.mean() - s[k].mean(),
+            "upside down": lambda s, k, y: y.mean() + s[k].std() / y.std() * (s - s[k].mean()),
+            "not of the variances": lambda s, k, y: y.mean() + y.var() / s[k].var() * (s - s[k].mean()),
+            "*same* rows": lambda s, k, y: y.mean() + y.std() / s.std() * (s - s.mean()),
+            "turned round": lambda s, k, y: y.mean() - y.std() / s[k].std() * (s - s[k].mean()),
+            "not on a straight line": lambda s, k, y: repair(s, k, y).index_put((k,), y),
+            "have changed": lambda s, k, y: s.sub_(s[k].mean()).mul_(y.std() / s[k].std()).add_(y.mean()),
+            "expected all 40": lambda s, k, y: repair(s[k], torch.arange(len(k)), y),
+            "must become those": lambda s, k, y: y.std() / s[k].std() * s,
         },
     ),
     "ex04_3": (

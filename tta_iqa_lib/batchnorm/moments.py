@@ -83,7 +83,7 @@ def _by_episode(x: Tensor, episodes: int) -> Tensor:
 def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
 
-    Chapters 4 and 9, eq-shift-ratio, eq-displacement and eq-noise.
+    Chapter 4, eq-shift-ratio; chapter 9, eq-displacement and eq-noise.
 
     Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
     """

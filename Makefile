@@ -34,7 +34,7 @@ headline: $(READY) ## run the full experiment into data/results
 	$(BIN)/tta-iqa experiment headline alpha ema ema-by-content one-sided steps
 
 fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
-	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gate gate-one-sided \
+	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gc-off gate gate-one-sided \
 		sizes-shuffled sizes-by-content sizes-shuffled-online sizes-by-content-online streams
 
 source-model: $(READY) ## train the shipped source models (one after another)

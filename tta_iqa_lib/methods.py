@@ -29,7 +29,6 @@ from .baselines import (
 )
 from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from .benchmark import tinyshift
-from .gate import Drifted
 from .losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from .models import ScoringModel, load_source_model
 from .published import FAULTS, Published
@@ -58,13 +57,9 @@ def adapting(label: str, control: str | None, **settings) -> Method:
     return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
 
 
-def streaming(label: str, control: str | None, passes: int = 1, restart=None, **settings) -> Method:
+def streaming(label: str, control: str | None, passes: int = 1, **settings) -> Method:
     """The same, online."""
-    return Method(
-        label,
-        lambda model, seed: Stream(Adapter(model, seed=seed, **settings), passes=passes, restart=restart),
-        control,
-    )
+    return Method(label, lambda model, seed: Stream(Adapter(model, seed=seed, **settings), passes=passes), control)
 
 
 def _rotation(model: ScoringModel, seed: int) -> Adapter:
@@ -152,10 +147,9 @@ METHODS |= {
     f"fault-{name}": Method(name, lambda model, seed, name=name: Published(model, (name,), seed=seed), "published")
     for name in FAULTS
 }
-METHODS["fault-gc-off"] = (
-    Method(  # no batch of a target is as small as this fault needs: the data set before it ends in one
-        "gc-off", lambda model, seed: Published(model, ("gc-off",), seed=seed, before=3), "published"
-    )
+# No batch of a target is as small as the fault gc-off needs; here the data set before the target ends in one.
+METHODS["fault-gc-off-after-three"] = Method(
+    "gc-off, after three", lambda model, seed: Published(model, ("gc-off",), seed=seed, before=3), "published"
 )
 # The levers of the recipe, one at a time: each method is the recipe without its gate and with one thing changed.
 LEVERS = {
@@ -205,7 +199,6 @@ METHODS |= {
 PASSES = (1, 2, 4, 8)
 STREAMS = {
     "order": {"losses": (ORDER,)},
-    "order+restart": {"losses": (ORDER,), "restart": Drifted(0.7)},
     "order+anchor": {"losses": (ORDER, Anchor())},
 }
 METHODS |= {

@@ -138,7 +138,7 @@ def test_the_demo_prints_every_target(monkeypatch):
 
 
 def test_opinions_under_other_settings_do_not_overwrite_those_of_the_book(tmp_path, monkeypatch):
-    monkeypatch.setattr("tta_iqa_lib.opinions.evaluate", lambda *_settings: {"about": {}, "truth": {}, "runs": []})
+    monkeypatch.setattr("tta_iqa_lib.transfer.evaluate", lambda *_settings: {"about": {}, "truth": {}, "runs": []})
     options = (), ("--seeds", "1", "--epochs", "10"), ("--architecture", "resnet18", "--images", "64")
     for option in options:
         assert run("opinions", tmp_path, *option, "--out", tmp_path).exit_code == 0

@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers import pictures
-from PIL import Image
 
 from tta_iqa_lib import opinions
-from tta_iqa_lib.adapt import Adapter
 from tta_iqa_lib.databases import DatabaseError
-from tta_iqa_lib.metrics import evenly
 from tta_iqa_lib.models import load_source_model
 from tta_iqa_lib.opinions import (
     HELD_OUT,
@@ -17,43 +13,13 @@ from tta_iqa_lib.opinions import (
     Opinions,
     centre,
     load,
-    shift,
-    shuffled,
     split,
     train_source,
     untrained,
 )
 from tta_iqa_lib.training import score_all
 
-
-@pytest.fixture(autouse=True)
-def small(tmp_path, monkeypatch):
-    """Small pictures, and a cache of the test's own."""
-    monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(opinions, "SIZE", 40)
-    monkeypatch.setattr(opinions, "CROP", 32)
-    monkeypatch.setattr(opinions, "BATCH", 4)
-
-
-def save(path, image: torch.Tensor) -> None:
-    Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(path, quality=95)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Twelve pictures, four a subset; the second of ss02 shows what the first of ss01 shows."""
-    images = pictures(12, 60, seed=2)
-    images[5] = 0.8 * images[0]
-    place = tmp_path / "biq2021"
-    (place / "Images").mkdir(parents=True)
-    rows: dict[str, list[str]] = {"Train": [], "Test": []}
-    for i, image in enumerate(images):
-        name = f"{SUBSETS[i // 4]} ({i % 4 + 1}).jpg"
-        save(place / "Images" / name, image[:, : 44 + i])
-        rows["Test" if i % 4 == 3 else "Train"].append(f"{name},{i / 16}")
-    for table, lines in rows.items():
-        (place / f"{table} (Images and MOS).csv").write_text("\n".join(["Image Name,MOS", *lines, ""]))
-    return place
+pytestmark = pytest.mark.usefixtures("small_squares")
 
 
 def test_the_database_is_read_into_small_squares_with_opinions_and_contents(folder):
@@ -221,52 +187,3 @@ def test_what_a_model_remembers_is_of_its_training_rows(folder, monkeypatch):
     scores, features = score_all(model, centre(data.images[train], 192), with_features=True)
     assert torch.allclose(model.feature_mean, features.mean(0), atol=1e-5)
     assert model.score_mean.item() == pytest.approx(scores.mean().item(), abs=1e-5)
-
-
-def test_the_shift_is_the_distance_over_that_by_chance_averaged_over_the_batches():
-    model, images = untrained("small", 0).eval(), pictures(12, 32)
-    halves = [
-        Adapter(model, losses=(), gate=lambda result: "source").run(half).shift.values() for half in images.split(6)
-    ]
-    expected = np.mean([[[d / n for d, n in layer] for layer in half] for half in halves], 0)
-    assert np.allclose(shift(model, images, 6), expected, atol=0.006)
-    assert shift(model, images * 0.3, 6)[0][0] > 2 * expected[0][0]
-
-
-def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
-    """Two seeds are two source models; a second call reads what the first one stored."""
-    monkeypatch.setattr(opinions, "fit", lambda model, *args, **options: model)
-    monkeypatch.setattr(opinions, "HELD_OUT", 0.4)
-    monkeypatch.setattr(opinions, "PLAN", (("as it is", ("source", "bn-batch"), 4), ("dark", ("source",), 4)))
-    results = opinions.evaluate(folder, 4, seeds=(0, 1), progress=False)
-    runs = {(r["method"], r["target"], r["seed"]): r for r in results["runs"]}
-    assert len(runs) == len(results["runs"]) == 3 * 2 * 3  # subsets, seeds, (condition, method) pairs
-    bright, dark, other = (
-        runs["source", f"ss02/{c}", s]["scores"] for c, s in (("as it is", 0), ("dark", 0), ("as it is", 1))
-    )
-    assert bright != dark and bright != other
-    data = load(folder, progress=False)
-    _, held, test = split(data, "ss02")
-    model = train_source(data, "ss02", 1, progress=False)
-    assert other == pytest.approx(model(opinions.as_float(centre(data.images[test]))).tolist(), abs=1e-4)
-    known = results["about"]["ss02"]
-    assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
-    order = shuffled(np.arange(4), 1)
-    pixels = {"held out": data.images[shuffled(held[evenly(len(held), 4)], 1)], "as it is": data.images[test][order]}
-    assert known["shift"].keys() == {*pixels, "dark"} and known["shift"]["dark"].keys() == {0, 1}
-    for name, images in pixels.items():
-        found = np.array(known["shift"][name][1])
-        assert found.shape == (12, 2) and np.allclose(
-            found, shift(model, opinions.as_float(centre(images))), atol=0.011
-        )
-    assert results["truth"]["ss02/dark"]["quality"] == data.scores[test].tolist()
-    monkeypatch.setattr(
-        opinions.METHODS["source"].adapter(model, 0).__class__, "predict", None
-    )  # nothing is computed again
-    monkeypatch.setattr(opinions, "shift", None)
-    assert opinions.evaluate(folder, 4, seeds=(0, 1), progress=False) == results
-
-
-def test_an_unknown_architecture_is_an_error_before_the_work_begins(folder):
-    with pytest.raises(ValueError, match="no backbone 'resnet7'"):
-        opinions.evaluate(folder, 4, architecture="resnet7", progress=False)

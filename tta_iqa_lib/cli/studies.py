@@ -83,7 +83,7 @@ def opinions(
     """
     from ..analysis import write_results
     from ..models import data_folder
-    from ..opinions import evaluate
+    from ..transfer import evaluate
 
     try:
         results = evaluate(folder, images, range(seeds), architecture, epochs)

@@ -104,7 +104,11 @@ GRIDS = {
             for name, order in (("gate", "shuffled"), ("gate-one-sided", "by-quality"))
         ),
         Grid("faults", ("source", "published-control", "published", *(f"fault-{n}" for n in FAULTS)), images=64),
-        Grid("gc-off", ("source", "published", "fault-gc-off-after-three"), images=64),
+        Grid(
+            "gc-off",
+            ("source", "published-control", "control-gc-off-after-three", "published", "fault-gc-off-after-three"),
+            images=64,
+        ),
         *(
             Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0, 1, 2), _SIZES, 64, order, online, False)
             for order in ("shuffled", "by-content")

@@ -148,9 +148,16 @@ METHODS |= {
     for name in FAULTS
 }
 # No batch of a target is as small as the fault gc-off needs; here the data set before the target ends in one.
-METHODS["fault-gc-off-after-three"] = Method(
-    "gc-off, after three", lambda model, seed: Published(model, ("gc-off",), seed=seed, before=3), "published"
-)
+METHODS |= {
+    "fault-gc-off-after-three": Method(
+        "gc-off, after three", lambda model, seed: Published(model, ("gc-off",), seed=seed, before=3), "published"
+    ),
+    "control-gc-off-after-three": Method(
+        "gc-off, after three, no gradients",
+        lambda model, seed: Published(model, ("gc-off",), gradients=False, seed=seed, before=3),
+        "published-control",
+    ),
+}
 # The levers of the recipe, one at a time: each method is the recipe without its gate and with one thing changed.
 LEVERS = {
     "one view": {"views": 1},

@@ -38,8 +38,8 @@ def train(few, seed=0, epochs=12, start=None):
 
 
 def test_a_short_training_learns_to_rank_unseen_crops(few):
-    """An untrained model ranks at random; a minute's training must not. It comes back in evaluation mode."""
-    model = train(few)
+    """An untrained model ranks at random; some seconds of training must not. It comes back in evaluation mode."""
+    model = train(few, epochs=30)  # .72 and more, whatever the processor; the limit is far below
     assert not any(module.training for module in model.modules())
     assert srcc(score_all(model, few[2]), few[3]) > 0.5
 

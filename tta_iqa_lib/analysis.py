@@ -112,24 +112,26 @@ class Bootstrap:
         runs = [run for target in targets for run in self._runs[method, target, batch_size]]
         return np.mean([self.values(run) for run in runs], 0)
 
+    def _change(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> np.ndarray:
+        """Mean difference, on all images and on each draw: (1 + count,)."""
+        targets = list(targets)
+        return self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
+
     def difference(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> Interval:
         """Mean difference in SRCC over targets and seeds, with its 95 % interval."""
-        targets = list(targets)
-        change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
+        change = self._change(method, minus, targets, batch_size)
         low, high = np.quantile(change[1:], [0.025, 0.975])
         return Interval(float(change[0]), float(low), float(high))
 
     def p_value(self, method: str, minus: str, targets: Iterable[str], batch_size: int) -> float:
         """Two-sided p-value against "no difference": twice the share of the draws on the rarer side of zero."""
-        targets = list(targets)
-        change = (self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size))[1:]
+        change = self._change(method, minus, targets, batch_size)[1:]
         rarer = min((change <= 0).sum(), (change >= 0).sum())
         return float(min(1.0, 2 * (1 + rarer) / (1 + self.count)))
 
     def worse_by(self, method: str, minus: str, targets: Iterable[str], batch_size: int, margin: float) -> float:
         """One-sided p-value against "method is at most `margin` worse": share of the draws that agree with that."""
-        targets = list(targets)
-        change = self.mean(method, targets, batch_size) - self.mean(minus, targets, batch_size)
+        change = self._change(method, minus, targets, batch_size)
         agree = change[1:] >= -margin - 1e-9  # a tie agrees, whatever the rounding
         return float((1 + agree.sum()) / (1 + self.count))
 

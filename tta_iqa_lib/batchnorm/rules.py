@@ -115,8 +115,8 @@ class Adaptive(Statistics):
 class Ema(Statistics):
     """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on.
 
-    Chapter 5, eq-ema. With `exact=False` it is PyTorch's own, which forgets how far the means of the batches lie apart: single
-    images then look too much alike, and every score suffers.
+    Chapter 5, eq-ema. With `exact=False` the variance is blended linearly, as PyTorch's running average does it. That leaves out
+    how far the means of the batches lie apart; over single images such a variance is too small.
     """
 
     momentum: float

@@ -39,7 +39,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 @pytest.fixture
 def small_squares(tmp_path, monkeypatch):
     """Small pictures of real opinions, and a cache of the test's own."""
-    from tta_iqa_lib import opinions
+    from tta_iqa_lib.experiments import opinions
 
     monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(opinions, "SIZE", 40)

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.batchnorm import batchnorm_layers
-from tta_iqa_lib.losses import Context
-from tta_iqa_lib.models import QualityModel
+from tta_iqa_lib.adaptation import batchnorm_layers
+from tta_iqa_lib.adaptation.losses import Context
+from tta_iqa_lib.models.quality import QualityModel
 
 
 def seeded(build, seed: int = 0):

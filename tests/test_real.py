@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tta_iqa_lib.cli import app
+from tta_iqa_lib.apps.cli import app
 
 FOLDER = Path(__file__).parents[2] / "shared" / "biq2021"  # ../shared from the project's root
 

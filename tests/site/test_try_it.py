@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.batchnorm import controlled
+from tta_iqa_lib.adaptation import controlled
 
 PAGE = "book/try_it.html"
 ROWS = "document.querySelectorAll('#try-rows tr').length"

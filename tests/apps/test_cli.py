@@ -1,0 +1,165 @@
+"""The command line, as a user meets it."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.cli import app as typer_cli
+from typer.testing import CliRunner
+
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.apps.scoring import score_files
+from tta_iqa_lib.experiments import grids
+from tta_iqa_lib.experiments import runner as experiments
+from tta_iqa_lib.experiments.analysis import mean_srcc
+from tta_iqa_lib.imaging.files import PHOTOGRAPHS, photograph, symmetries
+from tta_iqa_lib.models.quality import load_source_model
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def write(path, image: torch.Tensor):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sharp photograph, the same one blurred, a landscape, a portrait, a tiny image, in nested folders."""
+    cat = photograph("cat")
+    blurred = torch.nn.functional.avg_pool2d(cat[None], 9, 1, 4)[0]
+    write(tmp_path / "a" / "sharp.png", cat)
+    write(tmp_path / "a" / "deep" / "blurred.png", blurred)
+    write(tmp_path / "b" / "portrait.jpg", photograph("hopper")[:, :300, :140])
+    write(tmp_path / "b" / "tiny.bmp", cat[:, 150:190, 200:250])
+    return tmp_path
+
+
+def scores_of(result) -> dict[str, float]:
+    pairs = (line.split("\t") for line in result.stdout.splitlines())
+    return {path.rsplit("/", 1)[-1]: float(score) for score, path in pairs}
+
+
+def test_a_folder_is_scored_recursively_and_sharp_beats_blurred(folder):
+    result = run("score", folder)
+    scores = scores_of(result)
+    assert result.exit_code == 0 and len(scores) == 4
+    assert scores["sharp.png"] > scores["blurred.png"]
+    assert "not human opinion" in result.stderr and "not human" not in result.stdout
+
+
+def test_adapting_changes_scores_and_is_repeatable(tmp_path):
+    """In the dark, by more than symmetric views do; in batches that the seed draws. The files keep their order all the same."""
+    for i, name in enumerate(PHOTOGRAPHS):
+        write(tmp_path / f"{i}.png", 0.25 * photograph(name)[:, :200, :200])
+    small = ("--adapt", "--batch-size", "4", "--csv", tmp_path / "out.csv")
+    plain, first, other, second = (
+        run("score", tmp_path, *more) for more in ((), small, (*small, "--seed", "1"), small)
+    )
+    assert first.exit_code == 0 and first.stdout == second.stdout
+    assert len({plain.stdout, first.stdout, other.stdout}) == 3
+    assert list(scores_of(plain)) == list(scores_of(first)) == list(scores_of(other))
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert max(abs(float(r["score"]) - float(r["source_score"])) for r in rows) > 0.01
+
+
+def test_the_csv_holds_both_scores(folder, tmp_path):
+    result = run("score", folder, "--adapt", "--csv", tmp_path / "out.csv")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [f"{float(r['score']):.4f}\t{r['path']}" for r in rows] == result.stdout.splitlines()
+    plain = scores_of(run("score", folder))
+    assert all(abs(float(r["source_score"]) - plain[r["path"].rsplit("/", 1)[-1]]) < 1e-3 for r in rows)
+
+
+def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
+    (folder / "a" / "broken.jpg").write_bytes(b"no image")
+    result = run("score", folder)
+    assert result.exit_code == 1 and len(result.stdout.splitlines()) == 4
+    assert "broken.jpg" in result.stderr and "1 of 5" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "missing"],
+        ["score", "{}", "--crops", "3"],
+        ["score", "{}", "--crops", "0"],
+        ["score", "{}/empty"],
+        ["score", "{}/none.png"],
+        ["score", "{}", "--csv", "{}/none/out.csv"],
+        ["score", "{}", "--model", "{}/none.safetensors"],
+        ["experiment", "none"],
+        ["opinions", "{}/empty"],
+    ],
+)
+def test_bad_usage_gives_one_line_and_exit_two(folder, arguments):
+    """Before anything is scored or run: nothing is lost by a slip in a long command."""
+    (folder / "empty").mkdir()
+    result = run(*(a.format(folder) for a in arguments))
+    assert result.exit_code == 2 and not result.stdout
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_readable_is_exit_two(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    assert run("score", tmp_path).exit_code == 2
+
+
+def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path):
+    """Two images of 2 × 2 crops exactly: the score of each is the mean of its own four, in their eight symmetric views."""
+    images = [photograph(name)[:, :192, :192] for name in ("coffee", "cat")]
+    files = [write(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
+    (rows,) = score_files(load_source_model(), files, crops=4)
+    for row, file, image in zip(rows, files, images, strict=True):
+        crops = torch.stack([image[:, y : y + 96, x : x + 96] for y in (24, 72) for x in (24, 72)])
+        with torch.no_grad():
+            views = symmetries((crops * 255).round() / 255, 8)
+            expected = torch.stack([load_source_model()(view) for view in views]).mean()
+        assert row.path == file and row.score == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_demo_prints_every_target(monkeypatch):
+    """One row a target, one number a method: those of a stand-in grid, as the real one takes minutes (`make book`)."""
+    grid = grids.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
+    monkeypatch.setitem(grids.GRIDS, "demo", grid)
+    result = run("demo", "--processes", "1")
+    assert result.exit_code == 0
+    results = experiments.run_grid(grid, 1, progress=False)
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("target/"))
+    expected = {t: [mean_srcc(results, m, t, 8) for m in grid.methods] for t in grid.targets}
+    assert {t: row.split() for t, row in rows.items()} == {t: [f"{v:.2f}" for v in e] for t, e in expected.items()}
+    assert np.isfinite(list(expected.values())).all()
+
+
+def test_opinions_under_other_settings_do_not_overwrite_those_of_the_book(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "tta_iqa_lib.experiments.transfer.evaluate", lambda *_settings: {"about": {}, "truth": {}, "runs": []}
+    )
+    options = (), ("--seeds", "1", "--epochs", "10"), ("--architecture", "resnet18", "--images", "64")
+    for option in options:
+        assert run("opinions", tmp_path, *option, "--out", tmp_path).exit_code == 0
+    names = {"opinions", "opinions-seeds1-epochs10", "opinions-resnet18-images64"}
+    assert {file.stem for file in tmp_path.iterdir()} == names
+
+
+def test_help_names_every_command():
+    """In a line of its own: a word of another command's description is not enough."""
+    text = run("--help").stdout
+    for command in ("score", "demo", "experiment", "opinions", "train", "manifest"):
+        assert re.search(rf"^\W*{command}  ", text, re.MULTILINE), command
+
+
+def test_the_books_page_of_commands_is_what_the_program_says():
+    """Written by `typer tta_iqa_lib.cli utils docs --name tta-iqa --title "Command line" --output book/command_line.md`."""
+    documented = CliRunner().invoke(
+        typer_cli, ["tta_iqa_lib.apps.cli", "utils", "docs", "--name", "tta-iqa", "--title", "Command line"]
+    )
+    page = (Path(__file__).parents[2] / "book" / "command_line.md").read_text(encoding="utf-8")
+    assert documented.exit_code == 0 and documented.stdout.strip() == page.strip()

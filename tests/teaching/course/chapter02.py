@@ -1,0 +1,157 @@
+"""Chapter 2: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.fft import dctn, idctn
+
+from tta_iqa_lib.imaging.distortions import _quantise, dct_matrix
+
+
+def column(values):
+    return values.view(-1, 1, 1, 1)
+
+
+def white(images, generator):
+    return torch.randn(images.shape, generator=generator, dtype=images.dtype)
+
+
+def noise_at(images, psnr, generator):
+    noise = white(images, generator)
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+def noise_in_a_loop(images, psnr, generator):
+    made = []
+    for image, decibels in zip(images, psnr, strict=True):
+        noise = torch.randn(image.shape, generator=generator)
+        made.append(image + noise * ((10 ** (-decibels / 10)) / (noise**2).mean()) ** 0.5)
+    return torch.stack(made).numpy()
+
+
+def flat_noise(images, psnr, generator):
+    noise = torch.rand(images.shape, generator=generator, dtype=images.dtype) - 0.5
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+def over_the_batch(images, psnr, generator):
+    noise = 10 ** (-column(psnr) / 20) * white(images, generator)
+    return images + noise * ((10 ** (-psnr / 10)).mean() / noise.square().mean()).sqrt()
+
+
+def grey_noise(images, psnr, generator):
+    noise = white(images[:, :1], generator)
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+EX02_1_WRONG = {
+    "right only on average": lambda x, p, g: x + 10 ** (-column(p) / 20) * white(x, g),
+    "by the MSE": lambda x, p, g: x + 10 ** (-column(p) / 10) * white(x, g),
+    "too strong": lambda x, p, g: x + 10 ** (-column(p) / 40) * white(x, g),
+    "clipped": lambda x, p, g: noise_at(x, p, g).clamp(0, 1),
+    "over the whole batch": over_the_batch,
+    "other noise": lambda x, p, g: noise_at(x, p, None),
+    "not Gaussian": flat_noise,
+    "noise of its own": grey_noise,
+    "changed its input": lambda x, p, g: x.copy_(noise_at(x, p, g)),
+    "has shape": lambda x, p, g: noise_at(x, p, g)[0],
+}
+
+
+def to_blocks(planes):
+    b, h, w = planes.shape
+    return planes.reshape(b, h // 8, 8, w // 8, 8).transpose(2, 3)
+
+
+def from_blocks(blocks):
+    b, rows, columns = blocks.shape[:3]
+    return blocks.transpose(2, 3).reshape(b, 8 * rows, 8 * columns)
+
+
+def change(planes, tables, way=torch.round, multiply=True, home=True):
+    matrix, table = dct_matrix(planes), tables[:, None, None]
+    frequencies = way(matrix @ to_blocks(planes) @ matrix.T / table)
+    frequencies = frequencies * table if multiply else frequencies
+    return matrix.T @ frequencies @ matrix if home else frequencies
+
+
+def quantise(planes, tables):
+    return from_blocks(change(planes, tables))
+
+
+def quantise_in_scipy(planes, tables):
+    blocks, table = to_blocks(planes).numpy(), tables[:, None, None].numpy()
+    rounded = np.round(dctn(blocks, axes=(-2, -1), norm="ortho") / table) * table
+    return from_blocks(torch.from_numpy(idctn(rounded, axes=(-2, -1), norm="ortho"))).numpy()
+
+
+def quantise_with_the_chapters_matrix(planes, tables, dtype=torch.float32):
+    """With constants of one precision, whatever comes in, as the chapter's `D` is."""
+    matrix, table = dct_matrix(torch.zeros(1, dtype=dtype)), tables[:, None, None]
+    frequencies = torch.round(matrix @ to_blocks(planes) @ matrix.T / table) * table
+    return from_blocks(matrix.T @ frequencies @ matrix)
+
+
+def noise_by_std(images, psnr, generator):
+    noise = white(images, generator)
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.std((1, 2, 3), keepdim=True)
+
+
+EX02_2_WRONG = {
+    "nothing has been lost": lambda p, t: from_blocks(change(p, t, way=lambda f: f)),
+    "table of the first": lambda p, t: quantise(p, t[:1].expand(3, 8, 8)),
+    "rows and columns": lambda p, t: quantise(p, t.transpose(1, 2)),
+    "multiply by the table again": lambda p, t: from_blocks(change(p, t, multiply=False)),
+    "back in their places": lambda p, t: change(p, t).reshape(p.shape),
+    "these are frequencies": lambda p, t: from_blocks(change(p, t, home=False)),
+    "8×8 squares": lambda p, t: _quantise(p.reshape(3, 40, 24), t).reshape(p.shape),
+    "neither down": lambda p, t: from_blocks(change(p, t, way=torch.floor)),
+    "nor towards zero": lambda p, t: from_blocks(change(p, t, way=torch.trunc)),
+    "grey levels on average": lambda p, t: quantise(p, 2 * t),
+    "changed its input": lambda p, t: p.copy_(quantise(p, t)),
+}
+
+
+def severities_for(grid, curve, wanted):
+    return np.interp(wanted, curve.flip(0), grid.flip(0))
+
+
+def severities_by_search(grid, curve, wanted):
+    wanted = wanted.clamp(curve.min(), curve.max())
+    after = torch.searchsorted(-curve, -wanted).clamp(1, len(grid) - 1)
+    share = (curve[after - 1] - wanted) / (curve[after - 1] - curve[after])
+    return grid[after - 1] + share * (grid[after] - grid[after - 1])
+
+
+def beyond_the_ends(grid, curve, wanted):
+    after = torch.searchsorted(-curve, -wanted).clamp(1, len(grid) - 1)
+    share = (curve[after - 1] - wanted) / (curve[after - 1] - curve[after])
+    return grid[after - 1] + share * (grid[after] - grid[after - 1])
+
+
+EX02_3_WRONG = {
+    "forwards": lambda g, c, w: np.interp(w, g, c),
+    "flip both lists": lambda g, c, w: np.interp(w, c, g),
+    "one list is flipped": lambda g, c, w: np.interp(w, c.flip(0), g),
+    "interpolate between": lambda g, c, w: g[(c[:, None] - w).abs().argmin(0)],
+    "not evenly spaced": lambda g, c, w: np.interp(w, c.flip(0), np.linspace(1, 0, len(g))),
+    "nearest end": beyond_the_ends,
+    "has shape": lambda g, c, w: severities_for(g, c, w)[0],
+    "expected": lambda g, c, w: 1 - w,
+}
+
+CASES = {
+    "ex02_1": ([noise_at, noise_in_a_loop, noise_by_std], EX02_1_WRONG),
+    "ex02_2": (
+        [
+            quantise,
+            quantise_in_scipy,
+            _quantise,
+            quantise_with_the_chapters_matrix,
+            partial(quantise_with_the_chapters_matrix, dtype=torch.float64),
+        ],
+        EX02_2_WRONG,
+    ),
+    "ex02_3": ([severities_for, severities_by_search], EX02_3_WRONG),
+}

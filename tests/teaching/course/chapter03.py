@@ -1,0 +1,102 @@
+"""Chapter 3: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
+
+import numpy as np
+import torch
+
+from tta_iqa_lib.imaging.files import symmetries
+
+GRADES = torch.arange(1, 11, dtype=torch.float64)
+
+
+def grade_by_hand(output):
+    weights = np.exp(output["logits"].numpy())
+    return [float((row / row.sum() * np.arange(1, 11)).sum()) for row in weights]
+
+
+def split_by_sorting(content, share, seed):
+    names = sorted(set(content.tolist()))
+    np.random.default_rng(seed).shuffle(names)
+    chosen = set(names[: int(share * len(names))])
+    return torch.tensor([name in chosen for name in content])
+
+
+def split_by_images(content, share, seed):
+    chosen, rows = [], np.zeros(len(content), bool)
+    for name in np.random.default_rng(seed).permutation(np.unique(content)):
+        if rows.mean() >= share - 0.02:
+            break
+        chosen.append(name)
+        rows = np.isin(content, chosen)
+    return rows.astype(int)
+
+
+def split_isin(content, share, seed):
+    names = np.unique(content)
+    return np.isin(content, np.random.default_rng(seed).choice(names, round(share * len(names)), replace=False))
+
+
+def split_reseeding(content, share, seed):
+    np.random.seed(seed)
+    names = np.unique(content)
+    return np.isin(content, np.random.choice(names, round(share * len(names)), replace=False))
+
+
+def in_one_batch(score, images):
+    return score(torch.cat(symmetries(images, 8))).view(8, -1).mean(0)
+
+
+def by_transposing(score, images):
+    flips = [images, images.flip(2), images.flip(3), images.flip(2, 3)]
+    return (sum(score(v) + score(v.transpose(2, 3)) for v in flips) / 8).tolist()
+
+
+def in_place(score, images):
+    value = in_one_batch(score, images)
+    images.copy_(images.flip(3))
+    return value
+
+
+CASES = {
+    "ex03_1": (
+        [lambda o: o["logits"].softmax(1) @ GRADES, lambda o: o["logits"].softmax(1) @ GRADES.float(), grade_by_hand],
+        {
+            "from 1 to 10, not from 0": lambda o: o["logits"].softmax(1) @ (GRADES - 1),
+            "most likely grade": lambda o: o["logits"].argmax(1) + 1,
+            "logits are not probabilities": lambda o: o["logits"] @ GRADES,
+            "over the images": lambda o: o["logits"].softmax(0) @ GRADES,
+            "order is reversed": lambda o: o["logits"].softmax(1) @ GRADES.flip(0),
+            "divide by the number": lambda o: (o["logits"].softmax(1) * GRADES).mean(1),
+            "one grade for each": lambda o: o["logits"].softmax(1),
+        },
+    ),
+    "ex03_2": (
+        [split_isin, split_by_sorting, split_by_images],
+        {
+            "caller's random numbers": split_reseeding,
+            "a generator of your own": lambda c, share, seed: split_isin(
+                c, share, seed * int(1 + 0 * np.random.random())
+            ),
+            "both sides": lambda c, share, seed: np.random.default_rng(seed).random(len(c)) < share,
+            "seed changes nothing": lambda c, share, seed: np.isin(c, np.unique(c)[: round(share * len(np.unique(c)))]),
+            "two different splits": lambda c, share, seed: split_isin(c, share, None),
+            "sides are swapped": lambda c, share, seed: ~split_isin(c, share, seed),
+            "of the contents": lambda c, share, seed: split_isin(c, 0.1, seed),
+            "one value for each": lambda c, share, seed: np.flatnonzero(split_isin(c, share, seed)),
+        },
+    ),
+    "ex03_3": (
+        [in_one_batch, by_transposing],
+        {
+            "averaged the pictures": lambda score, x: score(torch.stack(symmetries(x, 8)).mean(0)),
+            "only the four turns": lambda score, x: sum(score(x.rot90(k, (2, 3))) for k in range(4)) / 4,
+            "quarter turns are missing": lambda score, x: (score(x) + score(x.flip(3))) / 2,
+            "half turn": lambda score, x: (
+                sum(score(v.rot90(k, (2, 3))) for v in (x, x.flip(3), x.flip(2), x.flip(2, 3)) for k in (0, 2)) / 8
+            ),
+            "sum over the views": lambda score, x: sum(score(v) for v in symmetries(x, 8)),
+            "not the largest": lambda score, x: torch.stack([score(v) for v in symmetries(x, 8)]).amax(0),
+            "changed its inputs": in_place,
+            "about the axes": lambda score, x: sum(score(v.roll(1, 3)) for v in symmetries(x, 8)) / 8,
+        },
+    ),
+}

@@ -1,0 +1,121 @@
+"""Chapter 4: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
+
+import warnings
+
+import numpy as np
+import torch
+from scipy.stats import pearsonr, spearmanr
+
+import tta_iqa_lib as tta
+from tta_iqa_lib.adaptation import batch_moments, sampling_error
+
+
+def by_library(x, mean_s, var_s):
+    d2, n2 = (batch_moments(x).mean - mean_s) ** 2 / var_s, sampling_error(x) / var_s
+    return d2.mean() / n2.mean()
+
+
+def ratio(x, m, v, ddof=1, count=None, inside=True):
+    images = x.mean((2, 3))
+    d2, n2 = (images.mean(0) - m) ** 2 / v, images.var(0, correction=ddof) / (count or len(x)) / v
+    return float(d2.mean() / n2.mean() if inside else (d2 / n2).mean())
+
+
+def of_pixels(x, m, v):
+    return ((x.mean((0, 2, 3)) - m) ** 2 / v).mean() / (x.var((0, 2, 3)) / len(x) / v).mean()
+
+
+def without_units(x, m, v):
+    images = x.mean((2, 3))
+    return ((images.mean(0) - m) ** 2).mean() / (images.var(0) / len(x)).mean()
+
+
+def moving(x, m, v):
+    value = ratio(x, m, v)
+    m.zero_()
+    return value
+
+
+def within(scores, quality, content, least=3, correlation=spearmanr, average=np.mean, constant=None):
+    values = []
+    for name in sorted(set(content.tolist())):
+        s, q = (np.asarray(v)[content == name] for v in (scores, quality))
+        if len(s) < least:
+            continue
+        if np.ptp(s) == 0:
+            values += [] if constant is None else [constant]
+        else:
+            values.append(correlation(s, q)[0])
+    return average(values)
+
+
+def weighted(scores, quality, content, least=3):
+    names, counts = np.unique(content, return_counts=True)
+    keep = [
+        (n, c) for n, c in zip(names, counts, strict=True) if c >= least and np.ptp(np.asarray(scores)[content == n])
+    ]
+    return np.average(
+        [tta.srcc(scores[content == n], quality[content == n]) for n, _ in keep], weights=[c for _, c in keep]
+    )
+
+
+def by_nanmean(scores, quality, content, least=3):
+    groups = [torch.from_numpy(np.flatnonzero(content == name)) for name in np.unique(content)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.tensor([tta.srcc(scores[g], quality[g]) for g in groups if len(g) >= least]).nanmean()
+
+
+def repair(scores, known, labels):
+    slope = labels.std() / scores[known].std()
+    return labels.mean() + slope * (scores - scores[known].mean())
+
+
+def by_standard_scores(scores, known, labels):
+    scores, labels = scores.numpy(), labels.numpy()
+    return (scores - scores[known].mean()) / scores[known].std() * labels.std() + labels.mean()
+
+
+CASES = {
+    "ex04_1": (
+        [by_library, ratio],
+        {
+            "divide the variance": lambda x, m, v: ratio(x, m, v, count=1),
+            "upside down": lambda x, m, v: 1 / ratio(x, m, v),
+            "mean of the channels' ratios": lambda x, m, v: ratio(x, m, v, inside=False),
+            "divides by B − 1": lambda x, m, v: ratio(x, m, v, ddof=0),
+            "not from how single pixels": of_pixels,
+            "its own unit": without_units,
+            "no root": lambda x, m, v: ratio(x, m, v) ** 0.5,
+            "changed its inputs": moving,
+        },
+    ),
+    "ex04_2": (
+        [repair, by_standard_scores],
+        {
+            "too flat": lambda s, k, y: np.polyval(np.polyfit(s[k], y, 1), s),
+            "the spread is not": lambda s, k, y: s + y.mean() - s[k].mean(),
+            "upside down": lambda s, k, y: y.mean() + s[k].std() / y.std() * (s - s[k].mean()),
+            "not of the variances": lambda s, k, y: y.mean() + y.var() / s[k].var() * (s - s[k].mean()),
+            "*same* rows": lambda s, k, y: y.mean() + y.std() / s.std() * (s - s.mean()),
+            "turned round": lambda s, k, y: y.mean() - y.std() / s[k].std() * (s - s[k].mean()),
+            "not on a straight line": lambda s, k, y: repair(s, k, y).index_put((k,), y),
+            "have changed": lambda s, k, y: s.sub_(s[k].mean()).mul_(y.std() / s[k].std()).add_(y.mean()),
+            "expected all 40": lambda s, k, y: repair(s[k], torch.arange(len(k)), y),
+            "must become those": lambda s, k, y: y.std() / s[k].std() * s,
+        },
+    ),
+    "ex04_3": (
+        [within, by_nanmean],
+        {
+            "over all images": lambda s, q, c, least=3: tta.srcc(s, q),
+            "many images weigh more": weighted,
+            "must be left out: two": lambda s, q, c, least=3: within(s, q, c, 2),
+            "counts as 0": lambda s, q, c, least=3: within(s, q, c, least, constant=0.0),
+            "linear correlation": lambda s, q, c, least=3: within(s, q, c, least, correlation=pearsonr),
+            "NaN": lambda s, q, c, least=3: within(s, q, c, least, constant=float("nan")),
+            "median": lambda s, q, c, least=3: within(s, q, c, least, average=np.median),
+            "not used": lambda s, q, c, least=3: within(s, q, c, 3),
+        },
+    ),
+}

@@ -1,0 +1,169 @@
+"""Commands on the user's own images: `score`, `evaluate`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from .app import app, complain
+
+ModelFile = Annotated[
+    Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
+]
+BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
+Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]
+Seed = Annotated[int, typer.Option(help="Draws the batches.")]
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched recursively.")],
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt to the images before scoring them.")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write path, score and source score here as well.")
+    ] = None,
+    model: ModelFile = None,
+    batch_size: BatchSize = 32,
+    crops: Crops = 4,
+    seed: Seed = 0,
+) -> None:
+    """Score images: one line each, score and path, higher is better.
+
+    Images are cut into crops at their native resolution; an image's score is the mean over its crops and
+    over the symmetric views that the model declares. With `--adapt`
+    the scores depend on the images that are scored together.
+    """
+    from ...imaging.files import ImageError, list_images
+    from ...models.quality import load_source_model
+    from ..scoring import score_files
+
+    try:
+        network = load_source_model(model or 0)
+        files = list_images(paths)
+        if not files:
+            raise ImageError(f"no images in {', '.join(map(str, paths))}")
+        _check_options(crops, csv_file)
+    except (OSError, ValueError) as error:
+        complain(str(error))
+        raise typer.Exit(2) from None
+    complain(f"the model predicts {network.predicts}")
+    rows, failed = [], 0
+    bar = tqdm(total=len(files), desc="images", file=sys.stderr)
+    for batch in score_files(network, files, adapt, batch_size, crops, seed):
+        for row in batch:
+            if row.error:
+                failed += 1
+                bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
+            else:
+                rows.append(row)
+            bar.update()
+    bar.close()
+    rows.sort(key=lambda row: files.index(row.path))
+    for row in rows:
+        print(f"{row.score:.4f}\t{row.path}")
+    if csv_file:
+        _write_csv(
+            csv_file, ["path", "score", "source_score"], ((row.path, row.score, row.source_score) for row in rows)
+        )
+    if failed:
+        complain(f"{failed} of {len(files)} files could not be scored")
+        raise typer.Exit(1 if rows else 2)
+
+
+@app.command()
+def evaluate(
+    database: Annotated[
+        Path, typer.Argument(help="A folder in an official layout, or a table (.csv) of paths and opinions.")
+    ],
+    path_column: Annotated[str, typer.Option(help="Of a table: the column of image paths.")] = "path",
+    score_column: Annotated[str, typer.Option(help="Of a table: the column of opinions.")] = "score",
+    images: Annotated[
+        Path | None, typer.Option(help="Of a table: what its paths are relative to; default: its folder.")
+    ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Of a table: the opinions are differences (DMOS).")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="So many images, evenly drawn; default: all.", min=8)] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write path, opinion, score and source score here.")
+    ] = None,
+    model: ModelFile = None,
+    batch_size: BatchSize = 32,
+    crops: Crops = 4,
+    seed: Seed = 0,
+) -> None:
+    """Compare a model with human opinions, as it is and adapted: SRCC, PLCC and KRCC with 95 % intervals by content.
+
+    Known layouts: BIQ2021, KonIQ-10k, KADID-10k, TID2013, LIVE In the Wild. An interrupted run goes on where it stopped.
+    """
+    import numpy as np
+
+    from ...datasets.databases import from_csv, read
+    from ...metrics import evenly
+    from ...models.quality import load_source_model
+    from ..evaluation import compare, find_contents, score_database
+
+    try:
+        network = load_source_model(model or 0)
+        _check_options(crops, csv_file)
+        if database.suffix.lower() == ".csv":
+            found = from_csv(database, path_column, score_column, images, not lower_is_better)
+        else:
+            found = read(database)
+    except (OSError, ValueError) as error:
+        complain(str(error))
+        raise typer.Exit(2) from None
+    if limit and limit < len(found):
+        found = found.select(evenly(len(found), limit))
+    complain(f"{found.name}: {len(found)} images; the model predicts {network.predicts}")
+    rows, batches, adapted = {}, 0, 0
+    with tqdm(total=len(found), desc="images", file=sys.stderr) as bar:
+        for batch in score_database(network, found, batch_size, crops, seed):
+            rows |= {row.path: row for row in batch}
+            batches += 1
+            adapted += any(not row.error and row.score != row.source_score for row in batch)
+            bar.update(len(batch))
+    failed = [row for row in rows.values() if row.error]
+    for row in failed:
+        complain(row.error)
+    found = found.select(np.array([not rows[path].error for path in found.paths]))
+    if len(found) < 8:
+        complain(f"only {len(found)} images could be read: too few to compare")
+        raise typer.Exit(2)
+    new, old = ([getattr(rows[path], key) for path in found.paths] for key in ("score", "source_score"))
+    contents = find_contents(found)
+    print(f"{found.name}: {len(found)} images, {len(set(contents.tolist()))} contents, batches of {batch_size}")
+    left = "; the gate left the others to the source model" if adapted < batches else ""
+    print(f"Adapted: {adapted} of {batches} batches{left}.\n")
+    print(f"{'':6s}{'source model':24s}{'adapted':24s}difference")
+    for name, (before, after, change) in compare(new, old, found.scores, contents).items():
+        print(f"{name:6s}{before!s:24s}{after!s:24s}{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")
+    if csv_file:
+        _write_csv(
+            csv_file,
+            ["path", "opinion", "score", "source_score"],
+            zip(found.paths, found.scores, new, old, strict=True),
+        )
+    if failed:
+        complain(f"{len(failed)} of {len(rows)} images could not be read, and are left out")
+        raise typer.Exit(1)
+
+
+def _check_options(crops: int, csv_file: Path | None) -> None:
+    """Raises: ValueError, FileNotFoundError."""
+    if crops < 1 or round(crops**0.5) ** 2 != crops:
+        raise ValueError(f"--crops must be a square number (1, 4, 9, …); got {crops}")
+    if csv_file and not csv_file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no such folder: '{csv_file.absolute().parent}'")
+
+
+def _write_csv(path: Path, header: list[str], rows) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([first, *(f"{number:.6f}" for number in numbers)] for first, *numbers in rows)

@@ -1,0 +1,1 @@
+"""The evidence: other methods, grids of runs, and how to read what they gave."""

@@ -1,0 +1,168 @@
+"""From two subsets of photographs to the third, with real opinions: what adapts, and where the shift sits (chapters 9 and 11)."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..adaptation import Adaptive, Batch, Source, control, loop, losses, moments, rules, state
+from ..adaptation import adapter as adapt
+from ..adaptation import copies as views
+from ..adaptation import gates as gate
+from ..adaptation.adapter import DEFAULT_STATISTICS, Adapter, balanced_batches
+from ..adaptation.gates import ShiftGate
+from ..imaging import distortions
+from ..imaging.distortions import distort
+from ..metrics import evenly, plcc, srcc
+from ..models import quality as models
+from ..models.quality import QualityModel
+from ..models.training import as_float, score_all
+from ..store import cache_folder, code_hash, whole_file
+from . import methods, opinions
+from .methods import BLEND, GC, ORDER, RANK
+from .methods import adapting as _method
+from .opinions import CROP, EPOCHS, LR, SIZE, SUBSETS, Opinions, centre, load, shuffled, split, train_source, untrained
+
+# Changes that leave the order of the opinions nearly untouched: all photographs alike.
+CONDITIONS: dict[str, tuple[str, float] | None] = {
+    "as it is": None,
+    "haze": ("haze", 0.6),
+    "dark": ("dark", 0.6),
+    "jpeg": ("jpeg", 0.1),
+}
+METHODS = {
+    "source": _method("source model", None, losses=(), statistics=Source()),
+    "views": _method("2 views", "source", losses=(), statistics=Source(), views=2),
+    "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
+    "bn-blend": _method("BN, blend", "source", losses=(), statistics=BLEND),
+    "bn-adaptive": _method("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
+    "recipe-open": _method("our recipe, no gate", "source", losses=(), statistics=DEFAULT_STATISTICS, views=2),
+    "recipe": _method("our recipe", "source"),
+    "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
+    "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
+}
+CHEAP = tuple(METHODS)[:7]
+# Code that decides the results: a change of it starts the cache of runs afresh.
+DECIDE = (adapt, control, distortions, gate, loop, losses, methods, models, moments, opinions, rules, state, views)
+PLAN = (  # condition, methods, batch size
+    *((condition, CHEAP, 32) for condition in CONDITIONS),
+    ("as it is", CHEAP, 8),
+    ("as it is", ("rank+gc", "order"), 32),
+)
+
+
+def shift(model: QualityModel, images: Tensor, batch_size: int = 32) -> list[list[float]]:
+    """How far batches lie from the source, layer by layer: the squared distances of `ShiftGate` over those by chance.
+
+    Args:
+        images: (N, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        [[of means, of variances], …], one pair for each BatchNorm layer from the input on; each is the mean over the batches,
+        to .01, and about 1 where nothing has shifted.
+    """
+    measures = Adapter(model, losses=(), gate=ShiftGate(threshold=math.inf))  # and never adapts
+    batches = [measures.run(images[rows]).shift for rows in balanced_batches(len(images), batch_size)]
+    ratios = [[[distance / noise for distance, noise in layer] for layer in batch.values()] for batch in batches]
+    return np.mean(ratios, 0).round(2).tolist()
+
+
+def evaluate(
+    folder: str | Path,
+    images: int = 128,
+    seeds: Sequence[int] = (0, 1, 2),
+    architecture: str = "small",
+    epochs: int = EPOCHS,
+    progress: bool = True,
+) -> dict:
+    """All directions, conditions and methods of `PLAN`; each finished run is kept in the cache, so it can be resumed.
+
+    Args:
+        images: of the subset left out, drawn evenly.
+        seeds: each trains a source model of its own, and draws the order of the images.
+        architecture, epochs: of the source models; see `untrained`.
+
+    Returns:
+        What `experiments.run_grid` returns. A target is "SUBSET/CONDITION", and a run has "within", too: the mean SRCC inside
+        its batches. "about" has for each subset, by seed, the source's SRCC on held-out images of the other two subsets, and
+        the `shift` of those ("held out") and of each condition.
+    """
+    untrained(architecture, 0)  # an unknown one is an error before the work begins
+    data = load(folder, progress)
+    code = code_hash(*DECIDE, sys.modules[__name__])[:16]
+    cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
+
+    def kept(name: str, compute: Callable[..., list], *arguments) -> list:
+        file = cache / f"{architecture}-{name}.json"
+        if not file.is_file():
+            with whole_file(file) as partial:
+                partial.write_text(json.dumps(compute(*arguments)))
+        return json.loads(file.read_text())
+
+    truth, runs, about = {}, [], {}
+    jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
+    for subset, seed, condition, chosen, size in tqdm(jobs, desc="opinions", disable=not progress):
+        model = train_source(data, subset, seed, architecture, epochs, progress=progress)
+        _, held, test = split(data, subset)
+        known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
+        if seed not in known["held_out_srcc"]:
+            known["held_out_srcc"][seed] = round(_srcc_of(model, data, held), 4)
+            own = shuffled(held[evenly(len(held), images)], seed)
+            pixels = as_float(centre(data.images[own]))
+            known["shift"]["held out"][seed] = kept(f"{subset}-held-out-shift-{seed}", shift, model, pixels)
+        rows = test[evenly(len(test), images)]
+        quality = data.scores[rows]
+        pixels = as_float(centre(data.images[rows]))
+        if CONDITIONS[condition]:
+            kind, severity = CONDITIONS[condition]
+            pixels = torch.cat([distort(part, kind, severity) for part in pixels.split(64)])
+        order = torch.from_numpy(shuffled(np.arange(len(rows)), seed))
+        name, target = f"{subset}-{condition}", f"{subset}/{condition}"
+        truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
+        measured = kept(f"{name}-shift-{seed}", shift, model, pixels[order])
+        known["shift"].setdefault(condition, {})[seed] = measured
+        for method in chosen:
+            adapter = METHODS[method].adapter(model, seed)
+            found = kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size)
+            scores = torch.tensor(found)
+            batches = [order[i] for i in balanced_batches(len(order), size)]
+            runs.append(
+                {
+                    "method": method,
+                    "target": target,
+                    "seed": seed,
+                    "batch_size": size,
+                    "srcc": round(srcc(scores, quality), 4),
+                    "plcc": round(plcc(scores, quality), 4),
+                    "within": round(float(np.mean([srcc(scores[b], quality[b]) for b in batches])), 4),
+                    "scores": found,
+                }
+            )
+    about |= {"images": images, "conditions": CONDITIONS, "crop": CROP, "size": SIZE, "epochs": epochs, "lr": LR}
+    about |= {
+        "architecture": architecture,
+        "seeds": list(seeds),
+        "labels": {name: method.label for name, method in METHODS.items()},
+        "database": "BIQ2021",
+        "torch": torch.__version__,
+    }
+    return {"about": about, "truth": truth, "runs": runs}
+
+
+def _scores(adapter: Adapter, images: Tensor, order: Tensor, size: int) -> list[float]:
+    """In the images' own order, rounded to five decimals."""
+    scores = torch.empty(len(images))
+    scores[order] = adapter.predict(images[order], size, shuffle=False)
+    return [round(float(score), 5) for score in scores]
+
+
+def _srcc_of(model: QualityModel, data: Opinions, rows: np.ndarray) -> float:
+    return srcc(score_all(model, centre(data.images[rows])), data.scores[rows])

@@ -1,0 +1,25 @@
+"""What is adapted: quality models, their training, their export (chapters 3 and 11)."""
+
+from . import training
+from .quality import (
+    QualityModel,
+    ScoringModel,
+    data_folder,
+    load_source_model,
+    save_model,
+    small_model,
+    torchvision_model,
+    wrap_model,
+)
+
+__all__ = [
+    "QualityModel",
+    "ScoringModel",
+    "data_folder",
+    "load_source_model",
+    "save_model",
+    "small_model",
+    "torchvision_model",
+    "training",
+    "wrap_model",
+]

@@ -1,0 +1,265 @@
+"""A blind quality model: normalise → features f → regressor g (chapter 3).
+
+`model(images)` takes RGB in [0, 1], shape (B, 3, H, W), and gives scores (B,); input normalisation lives inside, so it
+cannot be forgotten. `model(images, with_features=True)` gives (scores (B,), features (B, D)).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..store import whole_file
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MOMENTS = ("feature_mean", "feature_cov", "score_mean", "score_std")
+
+
+class ScoringModel(nn.Module):
+    """What every scorer of the library shares: the direction of its scores, the crop it likes, the source's moments.
+
+    Attributes:
+        higher_is_better: the direction of the scores.
+        crop: height and width of the crops it was trained on, or None (any size).
+        predicts: what the scores mean, in words.
+        views: how many of the `images.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
+        feature_mean: (D,), mean of the features over the source data, or None; as the three that follow.
+        feature_cov: (D, D), their covariance.
+        score_mean: (), mean of the scores over the source data.
+        score_std: (), their standard deviation.
+    """
+
+    def __init__(
+        self, higher_is_better: bool = True, crop: int | None = None, predicts: str = "quality", views: int = 1
+    ):
+        super().__init__()
+        self.higher_is_better, self.crop, self.predicts, self.views = higher_is_better, crop, predicts, views
+        for name in MOMENTS:
+            self.register_buffer(name, None)
+
+    def set_moments(self, **moments: Tensor) -> None:
+        """Remember the source's moments; names as in `MOMENTS`."""
+        for name, value in moments.items():
+            if name not in MOMENTS:
+                raise KeyError(f"no source moment '{name}'")
+            setattr(self, name, value.detach().clone())
+
+    def forward(self, images: Tensor, with_features: bool = False):
+        """(B, 3, H, W), RGB in [0, 1] → scores (B,); with features, (scores, features (B, D))."""
+        raise NotImplementedError
+
+
+class QualityModel(ScoringModel):
+    """Your own two halves: `features` maps images to (B, D), `regressor` maps (B, D) to (B, 1) or (B,). Chapter 3, eq-model.
+
+    Args:
+        features, regressor: the modules f and g.
+        mean, std: per-channel normalisation of RGB in [0, 1].
+        about: higher_is_better, crop, predicts, views; see `ScoringModel`.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        regressor: nn.Module,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        **about,
+    ):
+        super().__init__(**about)
+        self.features, self.regressor = features, regressor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, with_features: bool = False):
+        """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""
+        features = self.features((images - self.mean) / self.std).flatten(1)
+        scores = self.regressor(features).reshape(len(images))
+        return (scores, features) if with_features else scores
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions with BatchNorm and a shortcut [he2016resnet]."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C′, H/s, W/s) for a block of C′ channels and stride s."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class SmallResNet(nn.Sequential):
+    """A ResNet of a few hundred thousand parameters: stem and one block a stage, global average. → (B, widths[-1])."""
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64, 128)):
+        stem = [nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        blocks = [
+            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False))
+        ]
+        super().__init__(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def small_model(widths: Sequence[int] = (16, 32, 64, 128), **about) -> QualityModel:
+    """The book's model, untrained: `SmallResNet` and a linear regressor."""
+    return QualityModel(SmallResNet(widths), nn.Linear(widths[-1], 1), **about)
+
+
+def torchvision_model(name: str = "resnet18", pretrained: bool = True, **about) -> QualityModel:
+    """A torchvision ResNet without its classifier, and a linear regressor that is still untrained. Chapter 11.
+
+    Args:
+        name: "resnet18" (D = 512) or "resnet50" (D = 2048).
+        pretrained: load torchvision's ImageNet weights; needs a network the first time.
+
+    Raises:
+        ConnectionError: the weights could not be fetched; says what to do.
+    """
+    from torchvision import models
+
+    builders = {"resnet18": models.ResNet18_Weights, "resnet50": models.ResNet50_Weights}
+    if name not in builders:
+        raise ValueError(f"no backbone '{name}'; there are {', '.join(builders)}")
+    weights = builders[name].DEFAULT if pretrained else None
+    try:
+        network = getattr(models, name)(weights=weights)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise ConnectionError(
+            f"the pretrained weights of {name} could not be fetched ({error}). Connect to a network once, "
+            f"or put the file into {torch.hub.get_dir()}/checkpoints, or pass pretrained=False"
+        ) from error
+    width = network.fc.in_features
+    network.fc = nn.Identity()
+    return QualityModel(network, nn.Linear(width, 1), **about)
+
+
+class WrappedModel(ScoringModel):
+    """Any module behind the library's interface; made by `wrap_model`."""
+
+    def __init__(self, module: nn.Module, layer: str, score: Callable | None, mean, std, higher_is_better: bool):
+        super().__init__(higher_is_better=higher_is_better)
+        self.module, self.layer, self.score = module, layer, score
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images: Tensor, with_features: bool = False):
+        """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""
+        caught: list[Tensor] = []
+        # A hook for the time of one call: the user's module keeps no trace of it.
+        handle = self.module.get_submodule(self.layer).register_forward_hook(lambda _m, _i, out: caught.append(out))
+        try:
+            output = self.module((images - self.mean) / self.std)
+        finally:
+            handle.remove()
+        scores = self._read(output, len(images))
+        if not with_features:
+            return scores
+        if not caught or not isinstance(caught[-1], Tensor):
+            raise RuntimeError(f"the feature layer '{self.layer}' gave no tensor in this forward pass")
+        return scores, caught[-1].flatten(1)
+
+    def _read(self, output, count: int) -> Tensor:
+        if self.score is not None:
+            output = self.score(output)
+        while not isinstance(output, Tensor):
+            if isinstance(output, dict):
+                known = [key for key in ("score", "scores", "quality", "mos", "pred") if key in output]
+                if not known and len(output) != 1:
+                    raise ValueError(f"which of {list(output)} is the score? Pass score=lambda output: output[…]")
+                output = output[known[0]] if known else next(iter(output.values()))
+            elif isinstance(output, (tuple, list)) and output:
+                output = output[0]
+            else:
+                raise ValueError(f"cannot read a score from {type(output).__name__}; pass score=…")
+        if output.numel() != count:
+            raise ValueError(
+                f"expected one score per image; the module gave {tuple(output.shape)} for {count}; pass score=…"
+            )
+        return output.reshape(count)
+
+
+def wrap_model(
+    module: nn.Module,
+    features: str = "avgpool",
+    score: Callable | None = None,
+    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
+    higher_is_better: bool = True,
+) -> WrappedModel:
+    """Put any quality model behind the library's interface. The module is used, not copied, and never changed. Chapter 11.
+
+    Args:
+        module: takes images (B, 3, H, W), gives (B,), (B, 1), a tuple whose first part is that, or a dictionary.
+        features: name of the layer whose output, flattened to (B, D), serves as features (see `named_modules()`).
+        score: reads the scores from the module's output, where the rules above do not fit.
+        normalise: (mean, std) per channel that the module expects; None: it takes RGB in [0, 1] as it is.
+        higher_is_better: False for scores such as DMOS.
+
+    Raises:
+        ValueError: no layer of that name.
+    """
+    names = [name for name, _ in module.named_modules() if name]
+    if features not in names:
+        raise ValueError(
+            f"no layer '{features}' in the module; pass features= one of {', '.join(names[-12:])} (last of {len(names)})"
+        )
+    mean, std = normalise or ((0.0,), (1.0,))
+    like = next((p for p in module.parameters()), torch.zeros(()))
+    mean, std = (torch.as_tensor(v, dtype=like.dtype, device=like.device).view(1, -1, 1, 1) for v in (mean, std))
+    return WrappedModel(module, features, score, mean, std, higher_is_better)
+
+
+def data_folder() -> Path:
+    """The shipped data: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
+
+
+def save_model(model: QualityModel, path: str | Path, about: dict) -> None:
+    """Write a `small_model` as safetensors: weights, source moments, and `about` (configuration, scores) as JSON."""
+    path = Path(path)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
+
+
+def read_about(path: str | Path) -> dict:
+    """Configuration and scores that a model file carries."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["about"])
+
+
+def load_source_model(source: int | str | Path = 0) -> QualityModel:
+    """A source model, ready to score: in evaluation mode, gradients off.
+
+    Args:
+        source: 0, 1 or 2, the independently trained models shipped in data/models (0 is the default model of the book);
+            or the path of a file that `save_model` wrote.
+
+    Raises:
+        FileNotFoundError: no such file; says how to train one.
+    """
+    path = data_folder() / "models" / f"source-{source}.safetensors" if isinstance(source, int) else Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no source model at '{path}'; `tta-iqa train` makes one")
+    about = read_about(path)
+    model = small_model(about["widths"], crop=about["crop"], predicts=about["predicts"], views=about.get("views", 8))
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})
+    model.load_state_dict({**model.state_dict(), **tensors})
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""What people learn with: figures and players, exercises and their checkers."""

@@ -54,16 +54,15 @@ def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
     return (0.5 + contrast * (coarse - 0.5) + grain).clamp(0, 1)
 
 
-def context(features: dict[str, Tensor], pseudo: Tensor, scores: dict[str, Tensor] | None = None) -> Context:
+def context(features: dict[str, Tensor], pseudo_scores: Tensor, scores: dict[str, Tensor] | None = None) -> Context:
     """A `Context` of given features and scores whose source had mean 0 and deviation 1."""
     clean = features["clean"]
     width = clean.shape[1]
     return Context(
         features=features,
-        scores=scores or {"clean": pseudo},
+        scores=scores or {"clean": pseudo_scores},
         images={},
-        pseudo=pseudo,
-        source_features=clean,
+        pseudo_scores=pseudo_scores,
         feature_mean=clean.new_zeros(width),
         feature_std=clean.new_ones(width),
         score_std=clean.new_ones(()),

@@ -1,5 +1,7 @@
 import copy
 import math
+import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,20 +12,21 @@ import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import (
     Batch,
     Blend,
+    Carried,
     Ema,
     Moments,
     Shrink,
     Source,
+    Stateless,
     batch_moments,
     batchnorm_layers,
-    displacement,
+    mean_shift,
     measure,
     norm_affine,
-    stretch,
+    variance_shift,
 )
 from tta_iqa_lib.adaptation.adapter import (
-    DEFAULT_GATE,
-    DEFAULT_STATISTICS,
+    DEFAULT_RECIPE,
     Adapter,
     State,
     adapt_batch,
@@ -35,6 +38,7 @@ from tta_iqa_lib.adaptation.losses import Anchor, GroupContrastive, RelativeRank
 from tta_iqa_lib.imaging.files import symmetries
 from tta_iqa_lib.models.quality import ScoringModel
 
+DEFAULT_STATISTICS, DEFAULT_GATE = DEFAULT_RECIPE.inference.statistics, DEFAULT_RECIPE.inference.gate
 METHOD = (RelativeRank(), GroupContrastive())
 FAST = (GroupContrastive(),)  # no copies
 
@@ -68,8 +72,8 @@ def test_the_loop_equals_one_written_by_hand(statistics, through):
         score_std=torch.ones(()).double(),
     )
     rank = isinstance(statistics, Source)
-    losses = [RelativeRank(views=Pair(choose="signed")), GroupContrastive(weight=0.5)][0 if rank else 1 :]
-    found = Adapter(model, losses, statistics, steps=3, lr=0.01, seed=5, through=through).run(images)
+    losses = [RelativeRank(copies=Pair(choose="signed")), GroupContrastive(weight=0.5)][0 if rank else 1 :]
+    found = Adapter(model, losses, statistics, steps=3, lr=0.01, seed=5, grad_through_statistics=through).run(images)
 
     by_hand = copy.deepcopy(model).train(not rank)
     by_hand.requires_grad_(False)
@@ -96,7 +100,7 @@ def test_the_loop_equals_one_written_by_hand(statistics, through):
         assert found.trace[2]["loss"] == pytest.approx(loss.item(), abs=1e-9)
     else:
         assert not torch.allclose(found.scores, expected, rtol=0, atol=1e-6)
-    assert not torch.allclose(found.scores, found.statistics_scores, rtol=0, atol=1e-4)
+    assert not torch.allclose(found.scores, found.initial_scores, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("losses", [METHOD, (ScoreOrder(),)], ids=["method", "order"])
@@ -121,7 +125,7 @@ def test_weights_scale_their_loss():
 def test_the_trace_tells_scores_before_each_step():
     model, images = tiny_model(), pictures(5)
     result = Adapter(model, FAST, Blend(0.5), steps=3).run(images)
-    assert torch.equal(result.trace[0]["scores"], result.statistics_scores)
+    assert torch.equal(result.trace[0]["scores"], result.initial_scores)
     two = Adapter(model, FAST, Blend(0.5), steps=2).run(images)
     assert torch.equal(result.trace[2]["scores"], two.scores)
     assert torch.equal(result.source_scores, plain(model, images))
@@ -131,7 +135,7 @@ def test_the_trace_tells_scores_before_each_step():
 def test_losses_off_and_no_weight_on_the_batch_is_plain_inference_exactly(statistics):
     model, images = tiny_model(), pictures(5)
     result = Adapter(model, losses=[], statistics=statistics).run(images)
-    for scores in (result.scores, result.statistics_scores, result.source_scores):
+    for scores in (result.scores, result.initial_scores, result.source_scores):
         assert torch.equal(scores, plain(model, images))
     assert result.trace == [] and result.skipped == {}
 
@@ -141,7 +145,7 @@ def test_no_steps_are_the_statistics_alone():
     control = Adapter(model, [], Shrink(4))(images)
     assert torch.equal(Adapter(model, METHOD, Shrink(4), steps=0)(images), control)
     # The loop's pass is longer by the copies: the convolutions may round differently.
-    before_steps = Adapter(model, METHOD, Shrink(4)).run(images).statistics_scores
+    before_steps = Adapter(model, METHOD, Shrink(4)).run(images).initial_scores
     assert torch.allclose(before_steps, control, rtol=0, atol=1e-6)
 
 
@@ -151,7 +155,7 @@ def test_distorted_copies_do_not_enter_the_statistics():
     recipe = Adapter(model, METHOD, Batch(), steps=1, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0)).recipe
     (result,), state = adapt_batch(model, State(), images, recipe)
     _, control = adapt_batch(model, State(), images, Adapter(model, [], Batch()).recipe)
-    assert torch.allclose(result.statistics_scores, result.scores, rtol=0, atol=1e-6)
+    assert torch.allclose(result.initial_scores, result.scores, rtol=0, atol=1e-6)
     assert all(map(torch.equal, sum(state.moments.values(), ()), sum(control.moments.values(), ())))
 
 
@@ -160,19 +164,20 @@ def test_distorted_copies_do_not_enter_the_statistics():
 
 @pytest.mark.parametrize("losses", [METHOD, (ScoreOrder(),), ()], ids=["method", "order", "none"])
 def test_the_same_batch_gives_the_same_scores_at_any_position_of_a_stream(losses):
-    adapter = Adapter(tiny_model(), losses, lr=0.01)
+    options = {"lr": 0.01} if losses else {}
+    adapter = Adapter(tiny_model(), losses, **options)
     batch, other = pictures(6), pictures(7, seed=1)
     first = adapter(batch)
     torch.manual_seed(123)
     for _ in range(2):
         adapter(other)
         assert torch.equal(adapter(batch), first)
-    assert torch.equal(Adapter(tiny_model(), losses, lr=0.01)(batch), first)
+    assert torch.equal(Adapter(tiny_model(), losses, **options)(batch), first)
 
 
 def test_the_seed_decides_the_copies():
     model, images = tiny_model(), pictures(6)
-    loss = RelativeRank(views=Pair(("noise",)))
+    loss = RelativeRank(copies=Pair(("noise",)))
     scores = [Adapter(model, [loss], seed=seed)(images) for seed in (0, 0, 1)]
     assert torch.equal(scores[0], scores[1]) and not torch.equal(scores[0], scores[2])
 
@@ -206,7 +211,7 @@ def test_the_model_comes_back_exactly_as_it_was(error, when):
             raise error
         return context.scores["severe"].mean()
 
-    fails.views = Pair()
+    fails.copies = Pair()
     before = snapshot(model)
     adapter = Adapter(model, [fails, GroupContrastive()])
     if error:
@@ -290,13 +295,13 @@ def test_the_context_shows_the_source_and_the_adapted_model():
         seen.append(context)
         return context.scores["clean"].mean() + 0 * context.scores["mild"].sum()
 
-    look.views = Pair(("dark",))
+    look.copies = Pair(("dark",))
     Adapter(model, [look], Source(), lr=0.1, steps=2)(images)
     first, second = seen
     with torch.no_grad():
         scores, features = model(images, with_features=True)
     for context in seen:
-        assert torch.equal(context.pseudo, scores) and torch.equal(context.source_features, features)
+        assert torch.equal(context.pseudo_scores, scores)
         assert torch.equal(context.images["clean"], images)
         assert torch.equal(context.images["severe"], tta.distort(images, "dark", 0.7))
     # The pass with the copies is longer: the convolutions may round differently.
@@ -308,7 +313,7 @@ def test_the_context_shows_the_source_and_the_adapted_model():
 
 
 def test_losses_that_disagree_about_the_same_copies_are_an_error():
-    losses = [RelativeRank(), ScoreOrder(views=Pair(mild=0.1))]
+    losses = [RelativeRank(), ScoreOrder(copies=Pair(mild=0.1))]
     with pytest.raises(ValueError, match="different copies under the name 'mild'"):
         Adapter(tiny_model(), losses)(pictures(4))
 
@@ -341,17 +346,17 @@ def test_any_wrapped_module_adapts_alike(name):
     expected = Adapter(tta.wrap_model(Module(OUTPUTS["(B,)"]), features="net.5"), METHOD, Blend(0.5)).run(images)
     assert result.scores.shape == (6,)
     assert torch.equal(result.scores, expected.scores)
-    assert not torch.equal(result.scores, result.statistics_scores)
+    assert not torch.equal(result.scores, result.initial_scores)
     assert snapshot(module) == before
 
 
-@pytest.mark.parametrize("losses", [METHOD, (ScoreOrder(), Anchor()), (RelativeRank(views=Pair(choose="signed")),)])
+@pytest.mark.parametrize("losses", [METHOD, (ScoreOrder(), Anchor()), (RelativeRank(copies=Pair(choose="signed")),)])
 def test_a_model_where_lower_is_better_is_the_negative_of_one_where_higher_is(losses):
     images = pictures(6)
     lower = tta.wrap_model(Module(lambda s: s), features="net.5", higher_is_better=False)
     higher = tta.wrap_model(Module(lambda s: -s), features="net.5")
     down, up = (Adapter(model, losses, lr=0.01).run(images) for model in (lower, higher))
-    for field in ("scores", "source_scores", "statistics_scores"):
+    for field in ("scores", "source_scores", "initial_scores"):
         assert torch.equal(getattr(down, field), -getattr(up, field))
     assert torch.equal(down.trace[1]["scores"], -up.trace[1]["scores"])
     assert [step["loss"] for step in down.trace] == [step["loss"] for step in up.trace]
@@ -371,9 +376,9 @@ class LayerNormModel(ScoringModel):
 def test_a_layernorm_model_adapts_its_gamma_and_beta_with_the_sources_statistics():
     model, images = seeded(lambda: LayerNormModel(nn.LayerNorm(6))), pictures(6)
     adapter = Adapter(model, FAST, lr=0.01)
-    assert adapter.recipe.statistics == Source()
+    assert adapter.recipe.inference.statistics == Source()
     result = adapter.run(images)
-    assert torch.equal(result.statistics_scores, plain(model, images))
+    assert torch.equal(result.initial_scores, plain(model, images))
     assert not torch.allclose(result.scores, result.source_scores, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="needs BatchNorm layers"):
         Adapter(model, FAST, Batch())(images)
@@ -411,10 +416,43 @@ def test_an_unwrapped_module_is_an_error_that_says_to_wrap_it():
         Adapter(Module(lambda s: s))
 
 
-@pytest.mark.parametrize("options", [{"steps": -1}, {"fold": 0}, {"crops": 0}])
-def test_impossible_settings_are_errors(options):
-    with pytest.raises(ValueError, match="need steps ≥ 0, fold ≥ 1 and crops ≥ 1"):
-        Adapter(tiny_model(), **options)
+IMPOSSIBLE = [
+    *({"steps": value} for value in (-1, 2.5, math.nan, "3", True)),
+    *({"lr": value} for value in (-1, math.nan, math.inf, "x")),
+    *({"sam_rho": value} for value in (-1.0, math.nan)),
+    *({"seed": value} for value in ("x", 0.5, -1)),
+    *({"views": value} for value in (0, 3, 2.5)),
+    *({"episodes_per_pass": value} for value in (0, math.nan, 1.5)),
+    *({"crops_per_image": value} for value in (0, 1.5)),
+    *({"statistics": value} for value in ("batch", Batch, 0.7)),
+    *({"optimizer": 5}, {"params": 5}, {"gate": 5}, {"losses": [5]}),
+]
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=str)
+def test_impossible_settings_are_errors_that_name_the_setting(options):
+    (name,) = options
+    with pytest.raises((ValueError, TypeError), match="loss" if name == "losses" else name):
+        Adapter(tiny_model(), **{"losses": FAST, **options})
+
+
+@pytest.mark.parametrize("option", ["steps", "lr", "optimizer", "params", "sam_rho", "grad_through_statistics"])
+def test_settings_of_the_optimiser_without_a_loss_are_an_error(option):
+    """They used to be ignored in silence."""
+    value = {"optimizer": torch.optim.SGD, "params": "norm-affine"}.get(option, 1)
+    for losses in (None, ()):
+        with pytest.raises(ValueError, match=f"{option}= is for losses, and there are none"):
+            Adapter(tiny_model(), losses, **{option: value})
+
+
+def test_a_recipe_is_one_value_that_can_be_printed_and_passed():
+    model, images = tiny_model(), pictures(6)
+    own = Adapter(model, METHOD, Blend(0.5), lr=0.01, seed=3)
+    assert torch.equal(Adapter(model, recipe=own.recipe)(images), own(images))
+    assert Adapter(model, recipe=DEFAULT_RECIPE).recipe == DEFAULT_RECIPE == Adapter(model).recipe
+    assert "Adaptive(caution=1.5" in repr(DEFAULT_RECIPE) and "RelativeRank(" in repr(own.recipe)
+    with pytest.raises(ValueError, match="steps= stands in the recipe"):
+        Adapter(model, recipe=own.recipe, steps=5)
 
 
 def test_the_optimizer_may_be_anyones():
@@ -440,7 +478,7 @@ def test_small_batches_work_and_report_the_contrast_they_cannot_form(count):
     assert ("GroupContrastive" in result.skipped) == (count < 4)
     assert len(result.trace) == 3 and (count >= 4) == (result.trace[0]["GroupContrastive"] > 0)
     alone = Adapter(model, FAST).run(images)  # below four images no loss is left
-    assert torch.equal(alone.scores, alone.statistics_scores) == (count < 4)
+    assert torch.equal(alone.scores, alone.initial_scores) == (count < 4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -460,8 +498,8 @@ def test_images_of_the_wrong_shape_or_type_are_an_error(images):
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_loss_that_is_not_finite_stops_the_steps_and_is_reported(at):
-    """The parameters of the step before are kept."""
+def test_a_step_on_a_loss_that_is_not_finite_is_undone_and_reported(at):
+    """Parameters and Adam's memory are as if it had never been tried."""
     model, images, calls = tiny_model(), pictures(4), []
 
     def explodes(context):
@@ -469,8 +507,8 @@ def test_a_loss_that_is_not_finite_stops_the_steps_and_is_reported(at):
         return context.scores["clean"].mean() * (math.nan if len(calls) == at else 1.0)
 
     result = Adapter(model, [explodes], Blend(0.5), steps=4, lr=0.01).run(images)
-    assert f"not finite at step {at}" in result.skipped["step"] and len(calls) == at
-    expected = Adapter(model, [lambda c: c.scores["clean"].mean()], Blend(0.5), steps=at - 1, lr=0.01)(images)
+    assert f"not finite at step {at}" in result.skipped["step"] and len(calls) == 4
+    expected = Adapter(model, [lambda c: c.scores["clean"].mean()], Blend(0.5), steps=3, lr=0.01)(images)
     assert torch.equal(result.scores, expected) and result.scores.isfinite().all()
 
 
@@ -516,7 +554,7 @@ def test_predict_takes_loaders_of_batches_and_of_tuples():
 
 @pytest.mark.parametrize("statistics", [Source(), Batch(), Shrink(4)], ids=str)
 @pytest.mark.parametrize("fold", [2, 8])
-@pytest.mark.parametrize("losses", [METHOD, (RelativeRank(views=Pair(("noise",))),)], ids=["method", "noise"])
+@pytest.mark.parametrize("losses", [METHOD, (RelativeRank(copies=Pair(("noise",))),)], ids=["method", "noise"])
 def test_folding_does_not_change_the_scores(fold, statistics, losses, monkeypatch):
     """To rounding, three Adam steps apart; and the passes are indeed fewer: 2 + 1 or 3 episodes in one."""
     model, images, passes = tiny_model(), pictures(12), []
@@ -526,7 +564,9 @@ def test_folding_does_not_change_the_scores(fold, statistics, losses, monkeypatc
         return adapt_batch(model, state, images, recipe, episodes)
 
     monkeypatch.setattr("tta_iqa_lib.adaptation.adapter.adapt_batch", counting)
-    one, many = (Adapter(model, losses, statistics, fold=n).predict(images, batch_size=4) for n in (1, fold))
+    one, many = (
+        Adapter(model, losses, statistics, episodes_per_pass=n).predict(images, batch_size=4) for n in (1, fold)
+    )
     assert passes == [1, 1, 1, *([2, 1] if fold == 2 else [3])]
     assert torch.allclose(one, many, rtol=0, atol=1e-5)
 
@@ -534,7 +574,7 @@ def test_folding_does_not_change_the_scores(fold, statistics, losses, monkeypatc
 def test_folded_episodes_report_alike():
     model, images = tiny_model(), pictures(12)
     labels = [0, 1, 2] * 4
-    one, many = (Adapter(model, METHOD, Batch(), fold=n).run(images, groups=labels) for n in (1, 3))
+    one, many = (Adapter(model, METHOD, Batch(), episodes_per_pass=n).run(images, groups=labels) for n in (1, 3))
     for alone, folded in zip(one.trace, many.trace, strict=True):
         assert alone["group"] == folded["group"]
         for a, b in zip(alone["steps"], folded["steps"], strict=True):
@@ -549,15 +589,14 @@ def test_each_folded_episode_sees_its_own_images_and_source():
         seen.append(context)
         return context.scores["mild"].mean()
 
-    look.views = Pair(("dark",))
-    Adapter(model, [look], steps=1, fold=2).run(images, groups=[0] * 4 + [1] * 4)
+    look.copies = Pair(("dark",))
+    Adapter(model, [look], steps=1, episodes_per_pass=2).run(images, groups=[0] * 4 + [1] * 4)
     for context, part in zip(seen, images.split(4), strict=True):
         scores = plain(model, part)
         assert torch.equal(context.images["clean"], part)
         assert torch.equal(context.images["mild"], tta.distort(part, "dark", 0.3))
         for found, expected in (
-            (context.pseudo, scores),
-            (context.source_features, plain(lambda x: model(x, with_features=True)[1], part)),
+            (context.pseudo_scores, scores),
             (context.score_std, scores.std(correction=0)),
         ):
             assert torch.allclose(found, expected, rtol=0, atol=1e-6)
@@ -565,11 +604,11 @@ def test_each_folded_episode_sees_its_own_images_and_source():
 
 def test_parameters_that_cannot_differ_between_episodes_are_an_error_when_folded():
     model = seeded(lambda: LayerNormModel(nn.LayerNorm(6)))
-    adapter = Adapter(model, FAST, fold=2)
-    with pytest.raises(ValueError, match="fold=1"):
+    adapter = Adapter(model, FAST, episodes_per_pass=2)
+    with pytest.raises(ValueError, match="episodes_per_pass=1"):
         adapter.predict(pictures(8), batch_size=4)
-    regressor = Adapter(tiny_model(), FAST, params=lambda m: {"regressor.bias": m.regressor.bias}, fold=2)
-    with pytest.raises(ValueError, match="fold=1"):
+    regressor = Adapter(tiny_model(), FAST, params=lambda m: {"regressor.bias": m.regressor.bias}, episodes_per_pass=2)
+    with pytest.raises(ValueError, match="episodes_per_pass=1"):
         regressor.predict(pictures(8), batch_size=4)
 
 
@@ -578,10 +617,10 @@ def test_groups_equal_separate_runs(fold):
     """Images of one label are an episode, wherever they stand."""
     model, images = tiny_model(), pictures(12)
     labels = torch.tensor([7, 2, 7, 2, 2, 7, 5, 7, 2, 7, 2, 5])  # five, five and two: the fives can be folded
-    result = Adapter(model, METHOD, fold=fold).run(images, groups=labels)
+    result = Adapter(model, METHOD, episodes_per_pass=fold).run(images, groups=labels)
     for label in (7, 2, 5):
         alone = Adapter(model, METHOD).run(images[labels == label])
-        for field in ("scores", "source_scores", "statistics_scores"):
+        for field in ("scores", "source_scores", "initial_scores"):
             found = getattr(result, field)[labels == label]
             assert torch.allclose(found, getattr(alone, field), rtol=0, atol=0 if fold == 1 else 1e-5)
     assert [entry["group"] for entry in result.trace] == [7, 2, 5]
@@ -656,7 +695,7 @@ def test_a_stream_is_never_folded():
     model, images = tiny_model(), pictures(12)
     scores = []
     for fold in (1, 3):
-        adapter = Adapter(model, FAST, Blend(0.5), lr=0.01, fold=fold)
+        adapter = Adapter(model, FAST, Blend(0.5), lr=0.01, episodes_per_pass=fold)
         with adapter.online():
             scores.append(adapter.predict(images, batch_size=4))
     assert torch.equal(*scores)
@@ -677,28 +716,58 @@ def test_online_keeps_the_optimizers_memory():
     assert moves == pytest.approx([0.1, 0.25, 0.425], abs=1e-5)
 
 
-def test_predict_before_or_after_the_update_is_explicit():
-    """ "before" scores a batch with what the batches before it left, and learns from it all the same."""
+@pytest.mark.parametrize("losses", [FAST, ()], ids=["losses", "statistics"])
+def test_predict_before_or_after_the_update_is_explicit(losses):
+    """ "before" scores a batch with what the batches before it left, statistics and parameters, and learns from it."""
     model, batches = tiny_model(), [pictures(5, seed=s) for s in range(3)]
-    adapter = Adapter(model, FAST, Blend(0.5), lr=0.01)
+    adapter = Adapter(model, losses, Ema(0.3), **({"lr": 0.01} if losses else {}))
     with adapter.online("after"):
         after = [adapter.run(batch) for batch in batches]
     with adapter.online("before"):
         before = [adapter.run(batch) for batch in batches]
-    for late, early in zip(after, before, strict=True):
-        assert torch.equal(early.scores, late.statistics_scores)
-        assert torch.equal(early.trace[0]["scores"], early.scores)
-        assert not torch.equal(early.scores, late.scores)
-    assert torch.equal(before[0].scores, Adapter(model, [], Blend(0.5))(batches[0]))
+    state, network = State(), Stateless(model)
+    for late, early, batch in zip(after, before, batches, strict=True):
+        with torch.no_grad():
+            expected = network(batch, Carried(), state.params, carried=state.moments).scores
+        assert torch.equal(early.scores, expected) and not torch.equal(early.scores, late.scores)
+        assert early.trace == [] or early.trace[0]["loss"] == late.trace[0]["loss"]
+        _, state = adapt_batch(model, state, batch, adapter.recipe)
+    assert torch.equal(before[0].scores, plain(model, batches[0]))
     assert torch.equal(adapter(batches[0]), after[0].scores)  # outside, scores are those after adaptation
     with pytest.raises(ValueError, match="'after' or 'before'"), adapter.online("during"):
         pass
 
 
+def test_a_stream_within_a_stream_starts_afresh_and_the_outer_one_goes_on():
+    model, (a, b, c) = tiny_model(), (pictures(5, seed=s) for s in range(3))
+    adapter = Adapter(model, FAST, Ema(0.3), lr=0.01)
+    with adapter.online():
+        straight = [adapter(x) for x in (a, b, c)]
+    with adapter.online():
+        first = [adapter(a), adapter(b)]
+        with adapter.online():
+            assert torch.equal(adapter(a), straight[0])
+        assert torch.equal(torch.cat([*first, adapter(c)]), torch.cat(straight))
+    assert not torch.equal(adapter(c), straight[2])
+
+
+def test_a_stream_belongs_to_the_thread_that_opened_it():
+    model, (a, b) = tiny_model(), (pictures(5, seed=s) for s in range(2))
+    adapter, seen = Adapter(model, FAST, Ema(0.3), lr=0.01), []
+    alone = adapter(b)
+    with adapter.online():
+        adapter(a)
+        thread = threading.Thread(target=lambda: seen.append(adapter(b)))
+        thread.start()
+        thread.join()
+        assert not torch.equal(adapter(b), alone)
+    assert torch.equal(seen[0], alone)
+
+
 # Gates
 
 
-@pytest.mark.parametrize("decision", ["adapted", "statistics", "source"])
+@pytest.mark.parametrize("decision", ["adapted", "initial", "source"])
 def test_the_gate_decides_whose_scores_are_returned(decision):
     model, images, seen = tiny_model(), pictures(5), []
 
@@ -708,7 +777,7 @@ def test_the_gate_decides_whose_scores_are_returned(decision):
 
     result = Adapter(model, FAST, Blend(0.5), lr=0.01, gate=gate).run(images)
     free = Adapter(model, FAST, Blend(0.5), lr=0.01).run(images)
-    choices = {"adapted": free.scores, "statistics": free.statistics_scores, "source": free.source_scores}
+    choices = {"adapted": free.scores, "initial": free.initial_scores, "source": free.source_scores}
     assert result.decision == decision and torch.equal(result.scores, choices[decision])
     assert sum(torch.equal(result.scores, scores) for scores in choices.values()) == 1
     assert len(seen) == 1 and len(seen[0].trace) == 3  # the gate sees what happened
@@ -751,7 +820,7 @@ def test_a_model_that_keeps_no_running_statistics_adapts_with_the_batchs():
     with torch.no_grad():
         assert torch.allclose(result.source_scores, model(images), atol=1e-5)
     assert len(result.trace) == 3 and not torch.allclose(result.scores, result.source_scores, atol=1e-5)
-    folded = Adapter(model, [ScoreOrder()], Batch(), fold=2).run(images, groups=[0, 0, 0, 0, 1, 1, 1, 1])
+    folded = Adapter(model, [ScoreOrder()], Batch(), episodes_per_pass=2).run(images, groups=[0, 0, 0, 0, 1, 1, 1, 1])
     assert torch.allclose(folded.source_scores[:4], model(images[:4]), atol=1e-5)
     for rule in (None, Blend(0.5)):
         with pytest.raises(ValueError, match=r"use statistics=Batch"):
@@ -764,21 +833,27 @@ def test_a_model_that_keeps_no_running_statistics_adapts_with_the_batchs():
 
 
 def test_the_default_recipe_has_its_gate_and_the_models_views():
-    recipe = Adapter(tiny_model(views=8)).recipe
-    assert (recipe.losses, recipe.statistics, recipe.gate, recipe.views) == ((), DEFAULT_STATISTICS, DEFAULT_GATE, 8)
-    assert Adapter(tiny_model(views=2)).recipe.views == 2
-    assert Adapter(tiny_model()).recipe.views == 1
+    inference = Adapter(tiny_model(views=8)).recipe.inference
+    assert inference == replace(DEFAULT_RECIPE.inference, views=8) and inference.gate == DEFAULT_GATE
+    assert Adapter(tiny_model(views=2)).recipe.inference.views == 2
+    assert Adapter(tiny_model()).recipe == DEFAULT_RECIPE and Adapter(tiny_model()).recipe.optimisation is None
 
 
-@pytest.mark.parametrize("own", [{"losses": ()}, {"losses": FAST}, {"statistics": Batch()}], ids=str)
+def test_no_losses_are_the_default_recipe_however_it_is_said():
+    """`Adapter(model)` and `Adapter(model, losses=())` used to differ in gate and views."""
+    model = tiny_model(views=8)
+    assert Adapter(model).recipe == Adapter(model, losses=()).recipe == Adapter(model, losses=[]).recipe
+
+
+@pytest.mark.parametrize("own", [{"losses": FAST}, {"statistics": Batch()}], ids=str)
 def test_with_losses_or_statistics_of_ones_own_neither_gate_nor_views_come_unasked(own):
     model = tiny_model(views=8)
-    recipe = Adapter(model, **own).recipe
-    assert recipe.gate is None and recipe.views == 1
-    asked = Adapter(model, **own, gate=DEFAULT_GATE, views=2).recipe
+    inference = Adapter(model, **own).recipe.inference
+    assert inference.gate is None and inference.views == 1
+    asked = Adapter(model, **own, gate=DEFAULT_GATE, views=2).recipe.inference
     assert asked.gate == DEFAULT_GATE and asked.views == 2
-    assert Adapter(model, gate=None, views=1).recipe.gate is None
-    assert Adapter(model, gate=None, views=1).recipe.views == 1
+    assert Adapter(model, gate=None, views=1).recipe.inference.gate is None
+    assert Adapter(model, gate=None, views=1).recipe.inference.views == 1
 
 
 def test_the_default_recipe_is_its_parts_spelt_out():
@@ -815,7 +890,7 @@ def test_scores_are_the_mean_over_separately_scored_views(views, statistics):
     source = mean_of_views(lambda x: plain(model, x), images, views)
     for found, wanted in (
         (result.scores, expected),
-        (result.statistics_scores, expected),
+        (result.initial_scores, expected),
         (result.source_scores, source),
     ):
         assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
@@ -837,24 +912,24 @@ def test_views_are_averaged_before_and_after_the_steps(views):
     assert all(torch.equal(state.params[name], p) for name, p in alone.params.items())
     unstepped = Adapter(model, [], Blend(0.5))
     assert torch.allclose(seen[0], unstepped(images), rtol=0, atol=1e-12)
-    assert torch.allclose(result.statistics_scores, mean_of_views(unstepped, images, views), rtol=0, atol=1e-12)
+    assert torch.allclose(result.initial_scores, mean_of_views(unstepped, images, views), rtol=0, atol=1e-12)
     stepped = copy.deepcopy(model)
     stepped.load_state_dict({**model.state_dict(), **state.params})
     expected = mean_of_views(Adapter(stepped, [], Blend(0.5)), images, views)
     assert torch.allclose(result.scores, expected, rtol=0, atol=1e-12)
-    assert far(result.scores, result.statistics_scores, 1e-4)
+    assert far(result.scores, result.initial_scores, 1e-4)
 
 
 @pytest.mark.parametrize("statistics", [Batch(), DEFAULT_STATISTICS], ids=str)
 def test_folded_episodes_average_their_views_as_a_loop_does(statistics):
     model, images = tiny_model(), pictures(12)
-    one, many = (Adapter(model, FAST, statistics, views=8, fold=n).predict(images, 4) for n in (1, 3))
+    one, many = (Adapter(model, FAST, statistics, views=8, episodes_per_pass=n).predict(images, 4) for n in (1, 3))
     assert torch.allclose(one, many, rtol=0, atol=1e-5)
 
 
 def test_impossible_views_are_an_error():
     with pytest.raises(ValueError, match="1, 2 or 8 symmetric views"):
-        Adapter(tiny_model(), views=4)(pictures(3))
+        Adapter(tiny_model(), views=4)
     with pytest.raises(ValueError, match="square"):
         Adapter(tiny_model(), views=8)(pictures(3)[..., :24])
     assert Adapter(tiny_model(), views=2)(pictures(3)[..., :24]).shape == (3,)
@@ -879,15 +954,15 @@ def descend(ps):
 def test_without_sharpness_a_step_is_plain():
     model, images = tiny_model(), pictures(5)
     expected = Adapter(model, [curved], Blend(0.5), optimizer=descend)(images)
-    assert torch.equal(Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.0)(images), expected)
-    assert far(Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.3)(images), expected, 1e-4)
+    assert torch.equal(Adapter(model, [curved], Blend(0.5), optimizer=descend, sam_rho=0.0)(images), expected)
+    assert far(Adapter(model, [curved], Blend(0.5), optimizer=descend, sam_rho=0.3)(images), expected, 1e-4)
 
 
 @pytest.mark.parametrize("radius", [0.05, 0.5])
 def test_a_sharpness_aware_step_takes_the_gradient_uphill(radius):
     """p − lr · ∇L(p + ρ ∇L(p) / ‖∇L(p)‖), with one norm over all of γ and β; the trace tells L(p)."""
     model, images = tiny_model().double(), pictures(5).double()
-    recipe = Adapter(model, [curved], Source(), steps=1, optimizer=descend, sharpness=radius).recipe
+    recipe = Adapter(model, [curved], Source(), steps=1, optimizer=descend, sam_rho=radius).recipe
     (result,), state = adapt_batch(model, State(), images, recipe)
     params = {name: p.detach().clone().requires_grad_() for name, p in norm_affine(model).items()}
 
@@ -912,7 +987,9 @@ def test_folded_sharpness_aware_steps_equal_a_loop():
         tiny_model().double(),
         torch.cat([pictures(4), 0.3 * pictures(4, seed=1), pictures(4, seed=2)]).double(),
     )
-    recipes = [Adapter(model, [curved], Blend(0.5), optimizer=descend, sharpness=0.5, fold=n) for n in (1, 3)]
+    recipes = [
+        Adapter(model, [curved], Blend(0.5), optimizer=descend, sam_rho=0.5, episodes_per_pass=n) for n in (1, 3)
+    ]
     one, many = (adapter.predict(images, 4, shuffle=False) for adapter in recipes)
     assert torch.allclose(one, many, rtol=0, atol=1e-10)
     assert far(one, Adapter(model, [curved], Blend(0.5), optimizer=descend).predict(images, 4, shuffle=False), 1e-4)
@@ -920,14 +997,14 @@ def test_folded_sharpness_aware_steps_equal_a_loop():
 
 def test_sharpness_with_nothing_to_climb_leaves_the_model_alone():
     """Every loss was skipped: no gradient, no step, and no NaN of 0 / 0."""
-    result = Adapter(tiny_model(), FAST, Blend(0.5), sharpness=0.1).run(pictures(3))
-    assert torch.equal(result.scores, result.statistics_scores) and "GroupContrastive" in result.skipped
+    result = Adapter(tiny_model(), FAST, Blend(0.5), sam_rho=0.1).run(pictures(3))
+    assert torch.equal(result.scores, result.initial_scores) and "GroupContrastive" in result.skipped
 
     def flat(context):
         return 0 * context.scores["clean"].mean()
 
-    level = Adapter(tiny_model(), [flat], Blend(0.5), sharpness=0.1).run(pictures(3))
-    assert torch.allclose(level.scores, level.statistics_scores, rtol=0, atol=1e-6)
+    level = Adapter(tiny_model(), [flat], Blend(0.5), sam_rho=0.1).run(pictures(3))
+    assert torch.allclose(level.scores, level.initial_scores, rtol=0, atol=1e-6)
 
 
 # Moments for losses and gates
@@ -977,7 +1054,7 @@ def test_each_folded_episode_gets_its_own_moments():
         return -context.scores["clean"].mean()
 
     look.needs_moments = True
-    Adapter(model, [look], Blend(0.5), steps=1, fold=2).predict(images, 4, shuffle=False)
+    Adapter(model, [look], Blend(0.5), steps=1, episodes_per_pass=2).predict(images, 4, shuffle=False)
     together, seen = seen, []
     Adapter(model, [look], Blend(0.5), steps=1).predict(images, 4, shuffle=False)
     for a, b in zip(together, seen, strict=True):
@@ -989,7 +1066,7 @@ def shift_by_hand(model, images, crops=1) -> list[tuple[float, float]]:
     layer = next(iter(batchnorm_layers(model).values()))
     inputs = model.features[0]((images - model.mean) / model.std).detach()
     moments = Moments(layer.running_mean, layer.running_var), measure(inputs, crops=crops)
-    return [tuple(part.item() for part in how(*moments)) for how in (displacement, stretch)]
+    return [tuple(part.item() for part in how(*moments)) for how in (mean_shift, variance_shift)]
 
 
 def approximately(parts):
@@ -1014,7 +1091,7 @@ def test_the_gate_sees_the_shift_of_its_own_episode_when_folded():
     for fold in (1, 2):
         shifts = []
         gate = lambda result, shifts=shifts: shifts.append(result.shift) or "adapted"  # noqa: E731
-        Adapter(model, [], Blend(0.5), gate=gate, fold=fold).predict(images, 4, shuffle=False)
+        Adapter(model, [], Blend(0.5), gate=gate, episodes_per_pass=fold).predict(images, 4, shuffle=False)
         seen.append(shifts)
     for one, many, part in zip(*seen, images.split(4), strict=True):
         for name in one:
@@ -1025,12 +1102,12 @@ def test_the_gate_sees_the_shift_of_its_own_episode_when_folded():
 def test_crops_of_one_picture_count_as_one():
     """For the rule, and for the gate: each picture stands there twice."""
     model, images = tiny_model(), pictures(5).repeat_interleave(2, 0)
-    found = Adapter(model, [], DEFAULT_STATISTICS, gate=lambda result: "adapted", crops=2).run(images)
+    found = Adapter(model, [], DEFAULT_STATISTICS, gate=lambda result: "adapted", crops_per_image=2).run(images)
     assert list(found.shift["features.1"]) == approximately(shift_by_hand(model, images, crops=2))
     single = Adapter(model, [], DEFAULT_STATISTICS)(images[::2])
     assert torch.allclose(found.scores[::2], single, atol=1e-5)
     with pytest.raises(ValueError, match="no whole number of pictures"):
-        Adapter(model, [], DEFAULT_STATISTICS, crops=3)(images)
+        Adapter(model, [], DEFAULT_STATISTICS, crops_per_image=3)(images)
 
 
 def test_the_batchs_statistics_can_have_a_gate():

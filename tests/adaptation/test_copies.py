@@ -2,8 +2,9 @@ import pytest
 import torch
 from helpers import pictures, plain
 
-from tta_iqa_lib.adaptation.copies import Ladder, Pair, view_makers
+from tta_iqa_lib.adaptation.copies import Ladder, Pair, copy_makers
 from tta_iqa_lib.adaptation.losses import GroupContrastive, RelativeRank, ScoreOrder
+from tta_iqa_lib.adaptation.protocols import as_loss
 from tta_iqa_lib.imaging.distortions import distort
 
 
@@ -53,7 +54,7 @@ def test_copies_follow_the_generator():
 
 @pytest.mark.parametrize("options", [{"choose": "best"}, {"mild": 0.7, "severe": 0.7}, {"severe": 1.5}, {"kinds": ()}])
 def test_an_impossible_pair_is_an_error(options):
-    with pytest.raises(ValueError, match=r"choose must be|need at least one kind"):
+    with pytest.raises(ValueError, match=r"choose must be|need 0 ≤ mild < severe ≤ 1|kinds must be some of blur"):
         Pair(**options)
 
 
@@ -63,8 +64,8 @@ def test_a_ladder_makes_every_severity_of_the_kind_that_the_source_orders_best()
     ladder = Ladder(("haze", "dark"), (0.3, 0.5, 0.7))
     seen = []
     copies = ladder(images, lambda x: seen.append(x) or brightness(x), torch.Generator())
-    asked = [distort(images, kind, severity) for kind in ladder.kinds for severity in (0.3, 0.7)]
-    assert all(torch.equal(a, b) for a, b in zip(seen, asked, strict=True))  # the mildest and the most severe
+    asked = [distort(images, kind, severity) for severity in (0.3, 0.7) for kind in ladder.kinds]
+    assert torch.equal(torch.cat(seen), torch.cat(asked))  # the mildest and the most severe
     assert tuple(copies) == ladder.names == ("rung1", "rung2", "rung3")
     for view, severity in zip(copies.values(), ladder.severities, strict=True):
         assert torch.equal(view, distort(images, ["dark", "dark"], severity))
@@ -77,11 +78,38 @@ def test_a_ladder_makes_every_severity_of_the_kind_that_the_source_orders_best()
     "options", [{"choose": "best"}, {"severities": (0.5,)}, {"severities": (0.2, 0.2)}, {"kinds": ()}]
 )
 def test_an_impossible_ladder_is_an_error(options):
-    with pytest.raises(ValueError, match=r"choose must be|two or more severities"):
+    with pytest.raises(ValueError, match=r"choose must be|two or more severities|kinds must be some of blur"):
         Ladder(**options)
 
 
 def test_equal_makers_of_copies_run_once():
     pair, other = Pair(), Pair(mild=0.1)
-    losses = [RelativeRank(), ScoreOrder(), GroupContrastive(), RelativeRank(views=other), lambda context: 0]
-    assert view_makers(losses) == [pair, other]
+    losses = [RelativeRank(), ScoreOrder(), GroupContrastive(), RelativeRank(copies=other), lambda context: 0]
+    assert copy_makers([as_loss(loss) for loss in losses]) == [pair, other]
+
+
+@pytest.mark.parametrize("kinds", [["blur", "dark"], ("blur", "dark")])
+def test_kinds_may_be_any_sequence_or_one_name(kinds):
+    assert Pair(kinds) == Pair(("blur", "dark")) and hash(Pair(kinds)) == hash(Pair(("blur", "dark")))
+    assert Pair("blur") == Pair(("blur",))
+    with pytest.raises(ValueError, match=r"kinds must be some of .*; got \('bluur',\)"):
+        Pair("bluur")
+
+
+def test_copies_may_be_compared_on_the_middle_of_the_images():
+    """The scorer sees half the sides; the copies are whole. The middle is dark: haze makes the largest gap there."""
+    images, seen = plain(0.8), []
+    images[..., 2:6, 2:6] = 0.2
+    pair = Pair(("haze", "dark"), choose_on=0.5)
+    copies = pair(images, lambda x: seen.append(x) or brightness(x), torch.Generator())
+    assert [part.shape for part in seen] == [(4, 3, 4, 4)]
+    check_pair(copies, images, ["haze"])
+    check_pair(Pair(("haze", "dark"))(images, brightness, torch.Generator()), images, ["dark"])
+    with pytest.raises(ValueError, match="choose_on"):
+        Pair(choose_on=0.0)
+
+
+def test_the_old_name_of_copies_still_works_and_says_so():
+    for loss in (RelativeRank, ScoreOrder):
+        with pytest.warns(DeprecationWarning, match="copies="):
+            assert loss(views=Pair(mild=0.1)) == loss(copies=Pair(mild=0.1))

@@ -9,7 +9,7 @@ from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Blend, Ema, Source, batch_moments, batchnorm_layers
-from tta_iqa_lib.adaptation.adapter import DEFAULT_GATE, Adapter
+from tta_iqa_lib.adaptation.adapter import DEFAULT_RECIPE, Adapter
 from tta_iqa_lib.adaptation.gates import Drifted, ShiftGate
 from tta_iqa_lib.adaptation.state import Result
 
@@ -63,7 +63,7 @@ def test_where_nothing_is_measured_the_model_adapts():
 def test_batches_of_the_source_stay_with_it_and_dark_ones_are_adapted_to():
     """Of 24 batches of eight pictures, and of the same at a quarter of the light."""
     model, images = at_home(), pictures(24 * 8, seed=5)
-    adapter = Adapter(model, [], Blend(0.5), gate=DEFAULT_GATE)
+    adapter = Adapter(model, [], Blend(0.5), gate=DEFAULT_RECIPE.inference.gate)
     home, dark = ([adapter.run(batch).decision for batch in x.split(8)] for x in (images, images / 4))
     assert home.count("source") >= 22
     assert dark.count("adapted") == 24
@@ -87,13 +87,13 @@ def test_flat_light_opens_the_gate():
 
 def test_a_batch_below_the_least_size_stays_with_the_source():
     far = result(first=(100.0, 1.0))
-    assert (ShiftGate(least=4)(far), ShiftGate(least=5)(far)) == ("adapted", "source")
+    assert (ShiftGate(min_images=4)(far), ShiftGate(min_images=5)(far)) == ("adapted", "source")
 
 
 def test_crops_do_not_make_a_batch_larger():
     """Three dark pictures in four crops each are three pictures, and left alone; four of them are adapted to."""
     model, images = at_home(), 0.1 * pictures(4)
-    decisions = [Adapter(model, crops=4).run(images[:n].repeat_interleave(4, 0)).decision for n in (3, 4)]
+    decisions = [Adapter(model, crops_per_image=4).run(images[:n].repeat_interleave(4, 0)).decision for n in (3, 4)]
     assert decisions == ["source", "adapted"]
 
 
@@ -136,7 +136,7 @@ def test_folded_episodes_decide_each_for_itself():
     model = at_home()
     images = torch.cat([pictures(16), pictures(16) / 4])
     alone = torch.cat([Adapter(model)(part) for part in images.split(16)])
-    together = Adapter(model, fold=2).predict(images, 16, shuffle=False)
+    together = Adapter(model, episodes_per_pass=2).predict(images, 16, shuffle=False)
     assert torch.allclose(together, alone, rtol=0, atol=1e-5)
     assert torch.allclose(together[:16], Adapter(model, [], Source())(images[:16]), rtol=0, atol=1e-6)
 
@@ -179,4 +179,4 @@ def test_a_stream_has_drifted_where_its_order_is_no_longer_the_source_s():
 def test_constant_scores_have_drifted_and_few_images_never_do():
     assert Drifted()(compared([0.5] * 8, [float(i) for i in range(8)]))
     assert not Drifted()(compared([0.5] * 7, [float(i) for i in range(7)]))
-    assert Drifted(least=7)(compared([0.5] * 7, [float(i) for i in range(7)]))
+    assert Drifted(min_images=7)(compared([0.5] * 7, [float(i) for i in range(7)]))

@@ -153,8 +153,29 @@ def test_a_tiny_temperature_does_not_overflow(form):
 
 def test_wrong_settings_are_errors():
     for options in ({"form": "mean"}, {"fraction": 0.6}, {"fraction": 0.0}, {"temperature": 0.0}):
-        with pytest.raises(ValueError, match=r"form must be|need 0 < fraction"):
+        with pytest.raises(ValueError, match=r"form must be|fraction must lie|temperature must be positive"):
             group_contrastive_loss(vectors(4), torch.arange(4.0), **options)
+        with pytest.raises(ValueError, match=next(iter(options))):
+            GroupContrastive(**options)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda f, p: score_order_loss(p, p[:, None] - 1), r"better and worse must have one shape \(B,\)"),
+        (lambda f, p: score_order_loss(p, p - 1, torch.zeros(3)), "margin must be one number"),
+        (lambda f, p: score_order_loss(p, p - 1, 0, -1), "temperature must be positive"),
+        (lambda f, p: score_order_loss(p, p - 1, 0, math.nan), "temperature must be positive"),
+        (lambda f, p: relative_rank_loss(f, f[:1], f[:1] + 1), r"must have one shape \(B, D\)"),
+        (lambda f, p: relative_rank_loss(*[f[:, :, None, None]] * 3), r"must have one shape \(B, D\)"),
+        (lambda f, p: group_contrastive_loss(f, p[:6]), "one pseudo-score a row"),
+        (lambda f, p: group_contrastive_loss(f, p * math.nan), "NaN"),
+        (lambda f, p: group_contrastive_loss(f[:, :, None], p), r"one shape \(B, D\)"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_not_broadcast(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(vectors(8), torch.arange(8.0))
 
 
 # All of them
@@ -248,7 +269,7 @@ def test_score_order_goes_down_a_ladder_rung_by_rung():
     }
     in_units = [scores / 2.0 for scores in views.scores.values()]
     parts = [score_order_loss(a, b).item() for a, b in itertools.pairwise(in_units)]
-    found = ScoreOrder(views=Ladder(severities=(0.1, 0.2, 0.3)))(views).item()
+    found = ScoreOrder(copies=Ladder(severities=(0.1, 0.2, 0.3)))(views).item()
     assert found == pytest.approx(sum(parts) / 3, rel=1e-12)
 
 
@@ -276,7 +297,7 @@ def test_group_contrastive_is_measured_by_its_plateau():
     z = (views.features["clean"] - views.feature_mean) / views.feature_std
     for standardise, features in ((True, z), (False, views.features["clean"])):
         loss = GroupContrastive(fraction=0.5, temperature=0.2, form="log-mean", standardise=standardise)(views)
-        expected = group_contrastive_loss(features, views.pseudo, 0.5, 0.2, "log-mean") / math.log(4)
+        expected = group_contrastive_loss(features, views.pseudo_scores, 0.5, 0.2, "log-mean") / math.log(4)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 

@@ -95,7 +95,7 @@ def test_entropy_falls_from_the_sources_mean_outwards():
 def test_score_variance_is_zero_when_all_views_agree(reliable):
     scores = vectors(5, 1).flatten()
     found = of_scores(clean=scores, turn1=scores, turn2=scores)
-    assert ScoreVariance(views=Turns(2), reliable=reliable)(found).item() == 0
+    assert ScoreVariance(copies=Turns(2), reliable=reliable)(found).item() == 0
     assert not found.skipped
 
 
@@ -104,7 +104,7 @@ def test_score_variance_by_hand():
     found = of_scores(
         **{n: torch.tensor([s, 1.0]).double() for n, s in (("clean", 0.0), ("turn1", 2.0), ("turn2", 4.0))}
     )
-    assert ScoreVariance(views=Turns(2))(found).item() == pytest.approx(1 / 3)
+    assert ScoreVariance(copies=Turns(2))(found).item() == pytest.approx(1 / 3)
 
 
 def test_unreliable_images_are_dropped_and_an_empty_rest_is_skipped():
@@ -323,7 +323,7 @@ def test_the_average_leaves_a_model_in_training_mode_as_it_is():
 @pytest.mark.parametrize("fold", [1, 4])
 def test_by_itself_each_image_gets_the_same_score_in_any_company(fold):
     model, images = tiny_model(), pictures(6)
-    scorer = PerImage(Adapter(model, [ScoreVariance()], Blend(0.3), lr=0.01, fold=fold))
+    scorer = PerImage(Adapter(model, [ScoreVariance()], Blend(0.3), lr=0.01, episodes_per_pass=fold))
     together = scorer.predict(images, batch_size=32)
     for company in ([2], [2, 0], [5, 4, 2, 1]):
         scores = scorer.predict(images[company], batch_size=2, shuffle=True)
@@ -367,10 +367,7 @@ def test_a_stream_carries_its_state_through_one_call_and_forgets_it_then(name, w
     assert not torch.allclose(first, third, rtol=0, atol=1e-4)
     assert torch.equal(stream.predict(a, batch_size=5), first)
     assert torch.equal(adapter(a), alone) and snapshot(model) == before
-    if when == "before" and name == "steps":
-        assert torch.equal(first, adapter.run(a).statistics_scores)
-    else:
-        assert torch.equal(first, alone)
+    assert torch.equal(first, adapter.run(a).source_scores if when == "before" else alone)
 
 
 def test_a_stream_keeps_the_order_of_its_images_unless_told():

@@ -5,8 +5,7 @@ Which statistics does BatchNorm normalise with? A layer computes γ (x − μ) /
 used instead.
 """
 
-from .adapter import DEFAULT_GATE, DEFAULT_STATISTICS, Adapter, balanced_batches
-from .control import NORM_LAYERS, Control, batchnorm_layers, controlled, norm_affine
+from .adapter import DEFAULT_RECIPE, Adapter, balanced_batches
 from .copies import Ladder, Pair
 from .gates import Drifted, ShiftGate
 from .loop import adapt_batch
@@ -21,29 +20,35 @@ from .losses import (
     relative_rank_loss,
     score_order_loss,
 )
-from .moments import Measured, Moments, batch_moments, blend, displacement, measure, sampling_error, stretch
-from .rules import Adaptive, Batch, Blend, Ema, First, Shrink, Source, Statistics
-from .state import Recipe, Result, State
+from .moments import Measured, Moments, batch_moments, blend, mean_shift, measure, sampling_error, variance_shift
+from .normalisation import NORM_LAYERS, LateNormAffine, batchnorm_layers, norm_affine
+from .rules import Adaptive, Batch, Blend, Carried, Ema, First, Shrink, Source, Statistics
+from .state import Inference, Optimisation, Recipe, Result, State
+from .stateless import Layout, Pass, Stateless
 
 __all__ = [
-    "DEFAULT_GATE",
-    "DEFAULT_STATISTICS",
+    "DEFAULT_RECIPE",
     "NORM_LAYERS",
     "Adapter",
     "Adaptive",
     "Anchor",
     "Batch",
     "Blend",
+    "Carried",
     "Context",
-    "Control",
     "Drifted",
     "Ema",
     "First",
     "GroupContrastive",
+    "Inference",
     "Ladder",
+    "LateNormAffine",
+    "Layout",
     "Measured",
     "Moments",
+    "Optimisation",
     "Pair",
+    "Pass",
     "Recipe",
     "RelativeRank",
     "Result",
@@ -52,6 +57,7 @@ __all__ = [
     "Shrink",
     "Source",
     "State",
+    "Stateless",
     "Statistics",
     "adapt_batch",
     "balanced_batches",
@@ -59,13 +65,12 @@ __all__ = [
     "batchnorm_layers",
     "blend",
     "contrastive_groups",
-    "controlled",
-    "displacement",
     "group_contrastive_loss",
+    "mean_shift",
     "measure",
     "norm_affine",
     "relative_rank_loss",
     "sampling_error",
     "score_order_loss",
-    "stretch",
+    "variance_shift",
 ]

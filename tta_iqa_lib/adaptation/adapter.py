@@ -1,39 +1,49 @@
 """The adapter: a model that adjusts itself to the images it scores (chapter 8).
 
-`Adapter` wraps the loop of `adapt_batch`: episodic by default (every batch starts from the source), or online (the state is
-carried from batch to batch).
+`Adapter` wraps `adapt_batch`: episodic by default (every batch starts from the source), or online (the state is carried from
+batch to batch).
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .control import batchnorm_layers, norm_affine
 from .gates import ShiftGate
-from .loop import adapt_batch
-from .rules import Adaptive, First, Source, Statistics
-from .state import Gate, OptimizerMaker, ParamPicker, Recipe, Result, State
+from .loop import adapt_batch, check_images
+from .normalisation import batchnorm_layers, norm_affine
+from .protocols import OptimizerMaker, ParamPicker, ScoringModel
+from .rules import Adaptive, Carried, First, Source, Statistics
+from .state import Inference, Optimisation, Recipe, Result, State
 
-# The default recipe. It was chosen on source/test, shifted and not, and on the development target alone (chapter 9). No loss
-# that was tried added to these statistics.
-DEFAULT_LOSSES: tuple = ()
-DEFAULT_STATISTICS = First(Adaptive(caution=1.5), share=0.25)
-DEFAULT_GATE = ShiftGate()
+# Chosen on source/test, shifted and not, and on the development target alone (chapter 9). No loss that was tried added to these
+# statistics. `views` is the model's own number.
+DEFAULT_RECIPE = Recipe(Inference(First(Adaptive(caution=1.5), share=0.25), ShiftGate()))
+
+
+@dataclass
+class _Stream:
+    """What an `online` block carries on."""
+
+    state: State
+    predict: str
+    restart: Callable[[Result], bool] | None
 
 
 class Adapter:
     """Scores images with a model that adapts to them.
 
-    `Adapter(model)` is the default recipe: BatchNorm's statistics in the first layers, as much of the batch as the measured
+    `Adapter(model)` is `DEFAULT_RECIPE`: BatchNorm's statistics in the first layers, as much of the batch as the measured
     shift warrants, behind a gate that leaves unshifted batches to the source model; scores averaged over the symmetric
-    views that the model declares. Who passes losses or statistics of their own gets neither gate nor views unasked.
+    views that the model declares. With losses or statistics of your own you get those, without gate and views unless you ask.
 
     Example::
 
@@ -42,21 +52,20 @@ class Adapter:
 
     Args:
         model: a `QualityModel`, or what `wrap_model` returns. It is not copied and not changed.
-        losses: callables `loss(context) -> scalar`, each with an optional `weight` and `views`; None: `DEFAULT_LOSSES`;
-            empty: statistics only.
-        statistics: rule of the BatchNorm statistics: `Source()`, `Batch()`, `Blend(alpha)`, `Shrink(prior)`, `Ema(momentum)`.
-            `First(rule)`, `Adaptive()`. None: `DEFAULT_STATISTICS` if the model has BatchNorm layers, else `Source()`.
+        losses: functions `loss(context) -> scalar`, each with an optional `weight` and `copies`; None or empty: statistics only.
+        statistics: rule of the BatchNorm statistics: `Source()`, `Batch()`, `Blend(alpha)`, `Shrink(prior)`, `Ema(momentum)`,
+            `Adaptive()`, `First(rule)`. None: the default recipe's if the model has BatchNorm layers, else `Source()`.
         params: "norm-affine" (γ and β), or a function model → {full name: parameter}.
-        steps, lr: of the optimiser. optimizer: a function [tensors] → optimiser; None: Adam at `lr`.
-        seed: of the distorted copies; each batch starts a fresh generator from it.
-        gate: a function of the `Result` that answers "adapted", "statistics" or "source", batch by batch; None: always
-            adapt; "default": `DEFAULT_GATE` in the default recipe, else none.
-        through: let gradients flow through the batch's moments.
-        views: average the scores over 1, 2 or 8 symmetric views of each image; None: as many as the model declares in the
-            default recipe, else 1.
-        sharpness: radius of a sharpness-aware step [foret2021sam], in the units of the parameters; 0: a plain step.
-        crops: so many consecutive images of a batch are parts of one picture; the measured shift then counts pictures.
-        fold: number of episodes that `predict` and `run(groups=…)` adapt in one pass. Same result to rounding.
+        steps, lr, optimizer: of the optimiser; 3 steps of Adam at 1e-3 unless said.
+        seed: of the distorted copies (each batch starts a fresh generator from it), and of the shuffle in `predict`.
+        gate: a function of the `Result` that answers "adapted", "initial" or "source", batch by batch; None: always adapt.
+        views: average the scores over 1, 2 or 8 symmetric views of each image.
+        grad_through_statistics, sam_rho: see `Optimisation`. crops_per_image: see `Inference`.
+        episodes_per_pass: so many episodes `predict` and `run(groups=…)` adapt in one pass. The same result to rounding.
+        recipe: all of that in one value, instead of the single settings.
+
+    Raises:
+        TypeError, ValueError: no quality model, or impossible settings; settings of the optimiser without a loss.
     """
 
     def __init__(
@@ -64,49 +73,59 @@ class Adapter:
         model: nn.Module,
         losses: Sequence | None = None,
         statistics: Statistics | None = None,
-        params: str | ParamPicker = "norm-affine",
-        steps: int = 3,
-        lr: float = 1e-3,
+        params: str | ParamPicker | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
         optimizer: OptimizerMaker | None = None,
         seed: int = 0,
-        gate: Gate | str | None = "default",
-        through: bool = False,
+        gate: Callable[[Result], str] | str | None = "default",
         views: int | None = None,
-        sharpness: float = 0.0,
-        crops: int = 1,
-        fold: int = 1,
+        grad_through_statistics: bool | None = None,
+        sam_rho: float | None = None,
+        crops_per_image: int | None = None,
+        episodes_per_pass: int = 1,
+        recipe: Recipe | None = None,
     ):
-        if not hasattr(model, "higher_is_better"):
+        if not isinstance(model, ScoringModel):
             raise TypeError(
                 f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
             )
-        if isinstance(params, str) and params != "norm-affine":
-            raise ValueError(f"params must be 'norm-affine' or a function of the model; got {params!r}")
-        if steps < 0 or fold < 1 or crops < 1:
-            raise ValueError(f"need steps ≥ 0, fold ≥ 1 and crops ≥ 1; got {steps}, {fold} and {crops}")
+        if not isinstance(episodes_per_pass, int) or episodes_per_pass < 1:
+            raise ValueError(f"episodes_per_pass must be a whole number of at least 1; got {episodes_per_pass!r}")
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be a whole number; got {seed!r}")
+        if isinstance(params, str):
+            if params != "norm-affine":
+                raise ValueError(f"params must be 'norm-affine' or a function of the model; got {params!r}")
+            params = norm_affine
         if isinstance(gate, str) and gate != "default":
             raise ValueError(f"gate must be a function, None or 'default'; got {gate!r}")
-        default = losses is None and statistics is None
-        if isinstance(gate, str):
-            gate = DEFAULT_GATE if default else None
-        if views is None:
-            views = getattr(model, "views", 1) if default else 1
-        if statistics is None:
-            statistics = DEFAULT_STATISTICS if batchnorm_layers(model) else Source()
-        picker = norm_affine if isinstance(params, str) else params
-        chosen = DEFAULT_LOSSES if losses is None else tuple(losses)
-        if chosen and steps and not picker(model):
+        learning = {
+            "params": params,
+            "steps": steps,
+            "lr": lr,
+            "optimizer": optimizer,
+            "grad_through_statistics": grad_through_statistics,
+            "sam_rho": sam_rho,
+        }
+        learning = {name: value for name, value in learning.items() if value is not None}
+        scoring = {"statistics": statistics, "views": views, "crops_per_image": crops_per_image}
+        scoring = {name: value for name, value in scoring.items() if value is not None}
+        if gate != "default":
+            scoring["gate"] = gate
+        if recipe is not None:
+            given = [*scoring, *learning, *(["losses"] if losses is not None else [])]
+            if given:
+                raise ValueError(f"{given[0]}= stands in the recipe: dataclasses.replace(recipe, …) changes it there")
+        else:
+            recipe = _recipe(model, tuple(losses or ()), scoring, learning, seed)
+        if recipe.optimisation and recipe.optimisation.steps and not recipe.optimisation.params(model):
             raise ValueError(
                 "nothing to adapt: the model has no normalisation layer with γ and β; "
                 "pass params=a function that picks parameters"
             )
-        self.model, self.fold = model, fold
-        self.recipe = Recipe(
-            chosen, statistics, picker, steps, lr, optimizer, seed, gate, through, views, sharpness, crops
-        )
-        self._state: State | None = None
-        self._predict = "after"
-        self._restart: Callable[[Result], bool] | None = None
+        self.model, self.recipe, self.seed, self.episodes_per_pass = model, recipe, seed, episodes_per_pass
+        self._streams = threading.local()  # a stream belongs to the thread that opened it
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] → scores (B,), in the model's own direction."""
@@ -120,40 +139,34 @@ class Adapter:
             groups: (B,) labels; images of one label form an episode of their own. None: one episode.
 
         Raises:
-            ValueError: wrong shape, an empty batch, or values that are not finite.
+            ValueError: wrong shape, an empty batch, values that are not finite or outside [0, 1].
         """
-        _check(images)
         if groups is None:
             return self._one(images)
+        check_images(images, self.model)
         labels = torch.as_tensor(groups).tolist()
         if len(labels) != len(images):
             raise ValueError(f"{len(labels)} group labels for {len(images)} images")
         members: dict = {}
         for i, label in enumerate(labels):
             members.setdefault(label, []).append(i)
-        results = self._many(images, list(members.values()))
+        results = dict(zip(members, self._many(images, list(members.values())), strict=True))
         order = torch.tensor([i for rows in members.values() for i in rows]).argsort()
-        merged = Result(
-            *(
-                torch.cat([getattr(r, f) for r in results])[order]
-                for f in ("scores", "source_scores", "statistics_scores")
-            )
+
+        def gathered(name: str) -> Tensor:
+            return torch.cat([getattr(result, name) for result in results.values()])[order]
+
+        decisions = {result.decision for result in results.values()}
+        return Result(
+            gathered("scores"),
+            gathered("source_scores"),
+            gathered("initial_scores"),
+            trace=[{"group": label, "steps": result.trace} for label, result in results.items()],
+            skipped={f"{k}: {name}": why for k, result in results.items() for name, why in result.skipped.items()},
+            shift={f"{k}: {name}": value for k, result in results.items() for name, value in result.shift.items()},
+            pictures=sum(result.pictures for result in results.values()),
+            decision=decisions.pop() if len(decisions) == 1 else "mixed",
         )
-        merged.trace = [{"group": label, "steps": r.trace} for label, r in zip(members, results, strict=True)]
-        merged.skipped = {
-            f"{label}: {name}": why
-            for label, r in zip(members, results, strict=True)
-            for name, why in r.skipped.items()
-        }
-        merged.shift = {
-            f"{label}: {name}": value
-            for label, r in zip(members, results, strict=True)
-            for name, value in r.shift.items()
-        }
-        merged.pictures = sum(r.pictures for r in results)
-        decisions = {r.decision for r in results}
-        merged.decision = decisions.pop() if len(decisions) == 1 else "mixed"
-        return merged
 
     def predict(
         self, images: Tensor | Iterable, batch_size: int = 32, shuffle: bool = True, progress: bool = False
@@ -163,20 +176,29 @@ class Adapter:
         Args:
             images: a tensor (N, 3, H, W); or a loader of batches (B, 3, H, W), or of tuples that begin with one.
             batch_size: for a tensor. The rest is spread over the batches (33 images make 17 + 16, not 32 + 1).
-            shuffle: for a tensor: draw the episodes in an order seeded by `seed`, as neighbours in a folder are alike.
+            shuffle: for a tensor: draw the episodes in an order seeded by `seed`, as neighbours in a folder are alike. The
+                crops of one picture stay together, and `batch_size` counts them all.
             progress: show a progress bar.
 
         Returns:
             (N,) in the order of `images`.
+
+        Raises:
+            ValueError: bad images, no images, or N no multiple of `crops_per_image`.
         """
         if not isinstance(images, Tensor):
             batches = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)
             total = len(images) if hasattr(images, "__len__") else None
-            return torch.cat(
-                [self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")]
-            )
-        _check(images)
-        episodes = balanced_batches(len(images), batch_size, self.recipe.seed if shuffle else None)
+            scores = [self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")]
+            if not scores:
+                raise ValueError("the loader gave no batch: there is nothing to score")
+            return torch.cat(scores)
+        check_images(images, self.model)
+        crops = self.recipe.inference.crops_per_image
+        if len(images) % crops:
+            raise ValueError(f"{len(images)} rows are no whole number of pictures of {crops} crops each")
+        pictures = balanced_batches(len(images) // crops, max(1, batch_size // crops), self.seed if shuffle else None)
+        episodes = [[crops * i + c for i in batch for c in range(crops)] for batch in pictures]
         scores = torch.empty(len(images), dtype=images.dtype, device=images.device)
         results = self._many(images, episodes, progress)
         for rows, result in zip(episodes, results, strict=True):
@@ -187,34 +209,52 @@ class Adapter:
     def online(self, predict: str = "after", restart: Callable[[Result], bool] | None = None) -> Iterator[Adapter]:
         """Within this block the state is carried from batch to batch: parameters, statistics, the optimiser's memory.
 
+        A block inside a block starts a stream of its own; when it ends, the outer one goes on. Other threads do not see it.
+
         Args:
-            predict: score each batch "after" or "before" adapting to it.
+            predict: score each batch "after" or "before" adapting to it; "before", what the batches before it left scores it,
+                statistics and parameters, and the first batch is the source's.
             restart: where it is true of a batch's result, such as `Drifted()`, the next batch starts from the source again.
         """
         if predict not in ("after", "before"):
             raise ValueError(f"predict must be 'after' or 'before'; got {predict!r}")
-        self._state, self._predict, self._restart = State(), predict, restart
+        outer = self._stream
+        self._streams.now = _Stream(State(), predict, restart)
         try:
             yield self
         finally:
-            self._state, self._predict, self._restart = None, "after", None
+            self._streams.now = outer
+
+    @property
+    def _stream(self) -> _Stream | None:
+        return getattr(self._streams, "now", None)
+
+    @property
+    def _state(self) -> State | None:
+        """What this thread's stream carries on; None outside of a block."""
+        return self._stream.state if self._stream else None
 
     def _one(self, images: Tensor) -> Result:
-        if self._state is None:
+        stream = self._stream
+        if stream is None:
             return adapt_batch(self.model, State(), images, self.recipe)[0][0]
-        (result,), self._state = adapt_batch(self.model, self._state, images, self.recipe)
-        if self._restart is not None and self._restart(result):
-            self._state = State()
-        if self._predict == "before" and result.decision == "adapted":
-            result.scores = result.statistics_scores
+        before = stream.state
+        (result,), stream.state = adapt_batch(self.model, before, images, self.recipe)
+        if stream.restart is not None and stream.restart(result):
+            stream.state = State()
+        if stream.predict == "before":
+            carried = replace(self.recipe.inference, statistics=Carried(), gate=None)
+            (early,), _ = adapt_batch(self.model, before, images, Recipe(carried))
+            scores = early.scores if result.decision != "source" else result.source_scores
+            result = replace(result, scores=scores)
         return result
 
     def _many(self, images: Tensor, episodes: list[list[int]], progress: bool = False) -> list[Result]:
-        """Run episodes given by their rows; equal neighbours in size are folded, `fold` at a time."""
+        """Run episodes given by their rows; neighbours of one size share a pass."""
         results: list[Result] = []
         with tqdm(total=len(episodes), disable=not progress, desc="batches") as bar:
             while len(results) < len(episodes):
-                ahead = episodes[len(results) : len(results) + self.fold]
+                ahead = episodes[len(results) : len(results) + self.episodes_per_pass]
                 if self._state is not None:
                     ahead = ahead[:1]
                 same = list(takewhile(lambda rows, first=ahead[0]: len(rows) == len(first), ahead))
@@ -227,6 +267,19 @@ class Adapter:
         return results
 
 
+def _recipe(model: nn.Module, losses: tuple, scoring: dict, learning: dict, seed: int) -> Recipe:
+    """The recipe that single settings describe: the default one, unless losses or statistics say otherwise."""
+    if learning and not losses:
+        raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
+    default = DEFAULT_RECIPE.inference
+    if not losses and "statistics" not in scoring:
+        scoring = {"gate": default.gate, "views": getattr(model, "views", 1)} | scoring
+    if "statistics" not in scoring:
+        scoring["statistics"] = default.statistics if batchnorm_layers(model) else Source()
+    optimisation = Optimisation(losses, seed=seed, **learning) if losses else None
+    return Recipe(Inference(**scoring), optimisation)
+
+
 def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> list[list[int]]:
     """Cut 0 … count − 1 into ⌈count / batch_size⌉ lists that differ by at most one in length; shuffled if a seed is given."""
     if batch_size < 1:
@@ -237,12 +290,3 @@ def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> li
     parts = math.ceil(count / batch_size)
     edges = [round(i * count / parts) for i in range(parts + 1)]
     return [order[a:b] for a, b in pairwise(edges)]
-
-
-def _check(images: Tensor) -> None:
-    if images.ndim != 4 or not len(images) or not images.is_floating_point():
-        raise ValueError(
-            f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}"
-        )
-    if not torch.isfinite(images).all():
-        raise ValueError("the images hold values that are not finite (NaN or infinity)")

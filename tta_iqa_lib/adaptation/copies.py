@@ -1,27 +1,59 @@
 """Worse copies of the images being scored: what a loss compares them with (chapter 6).
 
-A loss names its view maker in an attribute `views`: anything callable and hashable,
-`views(images, scorer, generator) -> {name: images}`, with (B, 3, H, W) in and out. The scorer is the source model's, higher is
-better, and random numbers come from the generator alone. `RelativeRank` needs copies named "mild" and "severe"; `ScoreOrder`
-an attribute `names`, from the best to the worst.
+A loss names in its attribute `copies` what makes them, a `CopyMaker`. `RelativeRank` needs copies named "mild" and "severe".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..imaging.distortions import distort
+from ..imaging.distortions import DISTORTIONS, distort
+from .protocols import CopyMaker, PlainLoss, Scorer
 
-Scorer = Callable[[Tensor], Tensor]
+
+class _Degradations:
+    """Copies of each image at several severities of one kind of distortion."""
+
+    kinds: tuple[str, ...]
+    choose: str
+    choose_on: float
+    severities: tuple[float, ...]
+    names: tuple[str, ...]
+
+    def _check(self) -> None:
+        kinds = (self.kinds,) if isinstance(self.kinds, str) else tuple(self.kinds)
+        object.__setattr__(self, "kinds", kinds)
+        unknown = [kind for kind in kinds if kind not in DISTORTIONS]
+        if unknown or not kinds:
+            raise ValueError(f"kinds must be some of {', '.join(DISTORTIONS)}; got {self.kinds!r}")
+        if self.choose not in ("gap", "signed", "random"):
+            raise ValueError(f"choose must be 'gap', 'signed' or 'random'; got {self.choose!r}")
+        if not 0 < self.choose_on <= 1:
+            raise ValueError(f"choose_on must lie in (0, 1]; got {self.choose_on!r}")
+
+    def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
+        """(B, 3, H, W) → {name: (B, 3, H, W)}; of the kind that is chosen for each image."""
+        rows = torch.arange(len(images), device=images.device)
+        if self.choose == "random":
+            choice = torch.randint(len(self.kinds), (len(images),), generator=generator, device=images.device)
+        levels = [
+            torch.stack([distort(images, kind, s, generator) for kind in self.kinds]) for s in self.severities
+        ]  # (kinds, B, 3, H, W) each
+        if self.choose != "random":
+            ends = torch.stack([levels[0], levels[-1]]).flatten(0, 2)  # (2 · kinds · B, 3, H, W)
+            mild, severe = scorer(_middle(ends, self.choose_on)).view(2, len(self.kinds), len(images))
+            gap = mild - severe  # (kinds, B)
+            choice = (gap.abs() if self.choose == "gap" else gap).argmax(0)
+        return {name: copies[choice, rows] for name, copies in zip(self.names, levels, strict=True)}
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(_Degradations):
     """Makes two copies of each image with one distortion: a mild one and a severe one, drawn once an episode.
 
     Chapter 6, eq-choice.
@@ -31,76 +63,70 @@ class Pair:
             "gap": the largest ``|q(mild) − q(severe)|``, as published; "signed": the largest q(mild) − q(severe);
             "random": any.
         mild, severe: severities in [0, 1].
+        choose_on: the copies are compared on the middle of each image, so many times its sides; .5 costs a quarter of 1.
+
+    Raises:
+        ValueError: unknown kinds, or severities that do not rise within [0, 1].
     """
 
     kinds: tuple[str, ...] = ("jpeg", "noise", "blur")
     mild: float = 0.3
     severe: float = 0.7
     choose: str = "gap"
+    choose_on: float = 1.0
 
     def __post_init__(self):
-        _check_choice(self.choose)
-        if not 0 <= self.mild < self.severe <= 1 or not self.kinds:
-            raise ValueError("need at least one kind, and 0 ≤ mild < severe ≤ 1")
+        self._check()
+        if not 0 <= self.mild < self.severe <= 1:
+            raise ValueError(f"need 0 ≤ mild < severe ≤ 1; got {self.mild} and {self.severe}")
+
+    @property
+    def severities(self) -> tuple[float, ...]:
+        """From the mildest to the most severe."""
+        return self.mild, self.severe
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the views, from the best to the worst."""
+        """Of the copies, from the best to the worst."""
         return "mild", "severe"
-
-    def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
-        """(B, 3, H, W) → {"mild": …, "severe": …}, each (B, 3, H, W)."""
-        copies = _ladder(images, self.kinds, (self.mild, self.severe), self.choose, scorer, generator)
-        return dict(zip(self.names, copies, strict=True))
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Ladder(_Degradations):
     """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest. Chapter 9.
 
     Attributes:
-        kinds, choose: as in `Pair`; the gap is that between the mildest and the most severe copy.
+        kinds, choose, choose_on: as in `Pair`; the gap is that between the mildest and the most severe copy.
         severities: in [0, 1], rising.
+
+    Raises:
+        ValueError: unknown kinds, or severities that do not rise within [0, 1].
     """
 
     kinds: tuple[str, ...] = ("jpeg", "noise", "blur")
     severities: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     choose: str = "signed"
+    choose_on: float = 1.0
 
     def __post_init__(self):
-        _check_choice(self.choose)
-        rising = len(self.severities) > 1 and all(0 <= a < b <= 1 for a, b in pairwise(self.severities))
-        if not rising or not self.kinds:
-            raise ValueError("need at least one kind, and two or more severities that rise within [0, 1]")
+        self._check()
+        object.__setattr__(self, "severities", tuple(self.severities))
+        if len(self.severities) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(self.severities)):
+            raise ValueError(f"need two or more severities that rise within [0, 1]; got {self.severities}")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the views, from the best to the worst."""
+        """Of the copies, from the best to the worst."""
         return tuple(f"rung{i + 1}" for i in range(len(self.severities)))
 
-    def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
-        """(B, 3, H, W) → {"rung1": …, "rung2": …}, each (B, 3, H, W)."""
-        copies = _ladder(images, self.kinds, self.severities, self.choose, scorer, generator)
-        return dict(zip(self.names, copies, strict=True))
+
+def _middle(images: Tensor, share: float) -> Tensor:
+    """The middle of (N, 3, H, W), `share` of each side."""
+    height, width = (max(1, round(share * side)) for side in images.shape[2:])
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[..., top : top + height, left : left + width]
 
 
-def _check_choice(choose: str) -> None:
-    if choose not in ("gap", "signed", "random"):
-        raise ValueError(f"choose must be 'gap', 'signed' or 'random'; got {choose!r}")
-
-
-def _ladder(images: Tensor, kinds, severities, choose: str, scorer: Scorer, generator) -> list[Tensor]:
-    """For each severity, copies (B, 3, H, W) of the kind that is chosen for each image; one kind an image."""
-    rows = torch.arange(len(images), device=images.device)
-    if choose == "random":
-        choice = torch.randint(len(kinds), (len(images),), generator=generator, device=images.device)
-    levels = [torch.stack([distort(images, kind, s, generator) for kind in kinds]) for s in severities]
-    if choose != "random":
-        gap = torch.stack([scorer(m) - scorer(s) for m, s in zip(levels[0], levels[-1], strict=True)])  # (kinds, B)
-        choice = (gap.abs() if choose == "gap" else gap).argmax(0)
-    return [copies[choice, rows] for copies in levels]
-
-
-def view_makers(losses: Sequence) -> list[Callable]:
-    """The distinct view makers of some losses, in order: equal makers run once."""
-    return list(dict.fromkeys(maker for loss in losses if (maker := getattr(loss, "views", None)) is not None))
+def copy_makers(losses: Sequence[PlainLoss]) -> list[CopyMaker]:
+    """The distinct makers of copies of some losses, in order: equal makers run once."""
+    return list(dict.fromkeys(loss.copies for loss in losses if loss.copies is not None))

@@ -20,11 +20,11 @@ class ShiftGate:
 
     Attributes:
         threshold: adapt from so many times the distance by chance, of the means or of the variances.
-        least: batches of fewer pictures are left to the source.
+        min_images: batches of fewer pictures are left to the source.
     """
 
     threshold: float = 10.0
-    least: int = 4
+    min_images: int = 4
 
     early = True  # it needs nothing but the measured shift: where it answers "source", no adaptation is computed
 
@@ -32,7 +32,7 @@ class ShiftGate:
         """ "adapted" or "source"."""
         if not result.shift:
             return "adapted"
-        if result.pictures < self.least:
+        if result.pictures < self.min_images:
             return "source"
         first = next(iter(result.shift.values()))
         return "adapted" if any(distance >= self.threshold * noise for distance, noise in first) else "source"
@@ -46,14 +46,14 @@ class Drifted:
 
     Attributes:
         agreement: drifted below this rank correlation between adapted scores and the source's, or where there is none.
-        least: batches of fewer images say too little, and never drift.
+        min_images: batches of fewer images say too little, and never drift.
     """
 
     agreement: float = 0.7
-    least: int = 8
+    min_images: int = 8
 
     def __call__(self, result: Result) -> bool:
-        if len(result.scores) < self.least:
+        if len(result.scores) < self.min_images:
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # constant scores have no order: that is a drift, not an accident

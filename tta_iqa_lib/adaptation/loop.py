@@ -1,58 +1,32 @@
-"""One batch through test-time adaptation (chapter 8).
+"""One batch through test-time adaptation (chapter 8): source pass → gate → copies → optimise → final pass → results.
 
-State in, scores and state out: `adapt_batch` is the whole method. The user's model is never written to: parameters are
-replaced for the time of a forward pass, so there is nothing to reset and nothing that an interruption could leave behind.
+State in, scores and state out: `adapt_batch` is the whole method. Each pass is a value (see `Stateless`), so there is nothing to
+reset, and nothing that an interruption could leave behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ..imaging.files import symmetries
-from .control import Control, batchnorm_layers, controlled
-from .copies import view_makers
+from .copies import copy_makers
 from .losses import Context
-from .moments import Moments, displacement, stretch
-from .rules import Batch, Source
-from .state import Gate, Recipe, Result, State
-
-
-def _loss_name(loss) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
-class _Forward:
-    """Forward passes of a model with some of its parameters replaced, and all others cut off from autograd."""
-
-    def __init__(self, model: nn.Module, control: Control):
-        self.model, self.control = model, control
-        self.fixed = {name: p.detach() for name, p in model.named_parameters()}
-
-    def __call__(
-        self, params: dict[str, Tensor], rows: Tensor, episodes: int, clean: int | None
-    ) -> tuple[Tensor, Tensor]:
-        self.control.episodes, self.control.clean = episodes, clean
-        return functional_call(self.model, {**self.fixed, **params}, (rows,), {"with_features": True})
-
-    def average(
-        self, params: dict[str, Tensor], rows: Tensor, episodes: int, views: int, record: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Scores averaged over the symmetric views of the rows; features, and the record, of the rows as they are."""
-        plain, *turned = symmetries(rows, views)
-        self.control.record = False
-        scores = [self(params, view, episodes, None)[0] for view in turned[::-1]]
-        self.control.record = record
-        last, features = self(params, plain, episodes, None)
-        return torch.stack([*scores, last]).mean(0) if scores else last, features
+from .moments import Moments, mean_shift, variance_shift
+from .optimise import Flat, guarded_step, make_optimizer, starting_point, uphill
+from .protocols import PlainLoss, ScoringModel
+from .rules import Carried
+from .state import Inference, Recipe, Result, State
+from .stateless import Layout, Memory, Pass, Stateless
 
 
 @torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
 def adapt_batch(
-    model: nn.Module, state: State, images: Tensor, recipe: Recipe, episodes: int = 1
+    model: ScoringModel, state: State, images: Tensor, recipe: Recipe, episodes: int = 1
 ) -> tuple[list[Result], State]:
     """Adapt to E episodes of B images at once and score them: the pure core of the library.
 
@@ -60,210 +34,371 @@ def adapt_batch(
     one long batch. (The sum of the losses is minimised; an element-wise optimiser such as Adam keeps them apart.)
 
     Args:
-        model: a `ScoringModel`.
+        model: it is not changed.
         state: where to start; `State()` is the source. Carried states need E = 1.
         images: (E·B, 3, H, W) in [0, 1], episode after episode.
+        recipe: how to score, and what to optimise.
+        episodes: E.
 
     Returns:
         E results, and the state after the batch.
 
     Raises:
-        ValueError: nothing to adapt, or parameters that cannot differ between episodes of one pass.
+        ValueError: bad images; they cannot be cut into E episodes; or parameters that cannot differ between episodes.
     """
+    check_images(images, model)
+    if episodes < 1 or len(images) % episodes:
+        raise ValueError(f"{len(images)} images cannot be cut into {episodes} episodes of equal length")
+    if episodes > 1 and state != State():
+        raise ValueError(f"a state that is carried on goes into one episode; got episodes={episodes}")
+    network, inference, size = Stateless(model), recipe.inference, len(images) // episodes
+    if size % inference.crops_per_image:
+        raise ValueError(f"{size} rows are no whole number of pictures of {inference.crops_per_image} crops each")
+    source, sources = _source_pass(network, images, inference, episodes)
+    closed = [_leaves_to_source(inference, result) for result in sources]
+    if all(closed):
+        return [replace(result, decision="source") for result in sources], state
+    if recipe.optimisation is None and not inference.statistics.uses_batch and state == State():
+        return [_finished(inference, result) for result in sources], state
+    if episodes > 1 and (
+        any(closed) or not source.rowwise
+    ):  # those that are open; each alone where rows cannot be told
+        return _separately(model, images, recipe, sources, closed, together=source.rowwise)
+
+    # From here on all episodes are adapted. B = size; V = the images and their copies; rows (E·V·B, 3, H, W).
+    copies = _make_copies(network, images, recipe, size) if recipe.optimisation else {}
+    batch = _Batch(network, recipe, images, copies, source, episodes, state.moments)
+    steps = _optimise(batch, state)
+    final = batch.score(steps.params, steps.memory)  # (E·B,)
+    results = []
+    for e, (result, scores) in enumerate(zip(sources, final.scores.split(size), strict=True)):
+        initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
+        skipped = steps.skipped[e] | batch.notes(final)
+        draft = replace(result, scores=scores, initial_scores=initial, trace=steps.trace[e], skipped=skipped)
+        if not bool(scores.isfinite().all()):  # nothing that follows may rest on it
+            why = skipped | {"scores": "the adapted scores were not finite: the source's are returned"}
+            results.append(replace(draft, scores=result.source_scores, skipped=why, decision="source"))
+            return (results, state) if episodes == 1 else _separately(model, images, recipe, sources, closed, False)
+        results.append(_finished(inference, draft))
+    moments = {name: Moments(*(part.detach() for part in used)) for name, used in final.used.items()}
+    return results, State(steps.params, moments, steps.memory_of_optimizer)
+
+
+def check_images(images: Tensor, model) -> None:
+    """Raises: ValueError: not (B, 3, H, W) floating-point values in [0, 1], or not of the model's type."""
+    if images.ndim != 4 or not len(images) or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}"
+        )
+    low, high = (float(edge) for edge in images.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("the images hold values that are not finite (NaN or infinity)")
+    if low < -0.01 or high > 1.01:  # a resized picture may overshoot by a little
+        raise ValueError(
+            f"expected RGB in [0, 1]; got values from {low:.3g} to {high:.3g}. "
+            "Divide 8-bit values by 255, and leave normalising to the model (wrap_model(…, normalise=…))"
+        )
+    own = next((p for p in model.parameters() if p.is_floating_point()), images)
+    if own.device != images.device or (own.dtype != images.dtype and not torch.is_autocast_enabled(own.device.type)):
+        raise ValueError(
+            f"the images are {images.dtype} on {images.device}, the model's parameters {own.dtype} on {own.device}: "
+            "move one to the other with .to(…)"
+        )
+
+
+def _source_pass(network: Stateless, images: Tensor, inference: Inference, episodes: int) -> tuple[Pass, list[Result]]:
+    """Plain inference; and each episode's result so far, with the measured shift if there is a gate."""
+    layout = Layout(episodes, None, inference.crops_per_image)
+    with torch.no_grad():
+        found = _averaged(network, images, inference.views, layout=layout, record=inference.gate is not None)
     size = len(images) // episodes
-    sign = 1.0 if model.higher_is_better else -1.0
-    learns = bool(recipe.losses) and recipe.steps > 0
-    source_scores, source_features, shifts = _source_pass(model, images, recipe, episodes)
+    shifts = _shifts(found, episodes)
     results = [
-        Result(part, part, part, shift=shift, pictures=size // recipe.crops)
-        for part, shift in zip(source_scores.split(size), shifts, strict=True)
+        Result(part, part, part, shift=shift, pictures=size // inference.crops_per_image)
+        for part, shift in zip(found.scores.split(size), shifts, strict=True)
     ]
-    if getattr(recipe.gate, "early", False) and all(recipe.gate(result) == "source" for result in results):
-        for result in results:
-            result.decision = "source"
-        return results, state
-    views = _views(model, images, recipe, size, sign)
-    params = _starting_params(model, state, recipe, episodes) if learns else {}
-    optimizer = None
-    if params:
-        make = recipe.optimizer or (lambda tensors: torch.optim.Adam(tensors, recipe.lr))
-        optimizer = make(list(params.values()))
-        if state.optimizer:
-            optimizer.load_state_dict(state.optimizer)
-
-    # One block of rows an episode: its clean images first, then its copies.
-    rows = torch.cat([view.unflatten(0, (episodes, size)) for view in views.values()], 1).flatten(0, 1)
-    with controlled(model, recipe.statistics, recipe.through) as control:
-        control.crops = recipe.crops
-        control.previous = state.moments
-        forward = _Forward(model, control)
-
-        def loss_gradients(at: dict[str, Tensor], note: bool = True) -> tuple[Tensor, tuple]:
-            """Sum of the episodes' losses, and its gradients; empty if every loss was skipped."""
-            with torch.enable_grad():
-                scores, features = forward(at, rows, episodes, size)
-                contexts = _contexts(model, views, scores, features, source_scores, source_features, sign, episodes)
-                total = scores.new_zeros(())
-                for e, (result, context) in enumerate(zip(results, contexts, strict=True)):
-                    context.moments = {
-                        layer: (source, Moments(batch.mean[e], batch.var[e]))
-                        for layer, (source, batch) in control.measured.items()
-                    }
-                    total = total + _episode_loss(recipe.losses, context, result, sign, note)
-                if not total.requires_grad:
-                    return total, ()
-                return total.detach(), torch.autograd.grad(total, list(at.values()), allow_unused=True)
-
-        if params and recipe.views > 1:
-            with torch.no_grad():
-                for result, part in zip(
-                    results, forward.average(params, images, episodes, recipe.views)[0].split(size), strict=True
-                ):
-                    result.statistics_scores = part
-        control.record = any(getattr(loss, "needs_moments", False) for loss in recipe.losses)
-        for step in range(recipe.steps if params else 0):
-            total, gradients = loss_gradients(params)
-            if recipe.sharpness and gradients:
-                total, gradients = loss_gradients(_uphill(params, gradients, recipe.sharpness, episodes), note=False)
-            if not gradients:
-                break
-            if not torch.isfinite(total):
-                for result in results:
-                    result.skipped["step"] = f"the loss was not finite at step {step + 1}: stopped there"
-                break
-            for parameter, gradient in zip(params.values(), gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-        params = {name: p.detach() for name, p in params.items()}
-        with torch.no_grad():
-            scores, _ = forward.average(params, images, episodes, recipe.views)
-    for result, part in zip(results, scores.split(size), strict=True):
-        if not params:
-            result.statistics_scores = part
-        elif recipe.views == 1 and result.trace:
-            result.statistics_scores = result.trace[0]["scores"]
-        result.scores = part
-        if recipe.gate is not None:
-            _decide(recipe.gate, result)
-    return results, State(params, dict(control.used), optimizer.state_dict() if optimizer else None)
+    return found, results
 
 
-def _uphill(params: dict[str, Tensor], gradients: tuple, radius: float, episodes: int) -> dict[str, Tensor]:
-    """Where the loss is worst within a small ball around each episode's parameters, to first order [foret2021sam]."""
-    known = [torch.zeros_like(p) if g is None else g for p, g in zip(params.values(), gradients, strict=True)]
-    rows = [g.reshape(episodes, -1) if episodes > 1 else g.reshape(1, -1) for g in known]
-    norm = torch.cat(rows, 1).norm(dim=1).clamp_min(1e-12)  # (E,)
-    steps = ((radius * row / norm[:, None]).reshape_as(g) for row, g in zip(rows, known, strict=True))
-    moved = zip(params.items(), steps, strict=True)
-    return {name: (p + step).detach().requires_grad_() for (name, p), step in moved}
-
-
-def _source_pass(model, images: Tensor, recipe: Recipe, episodes: int) -> tuple[Tensor, Tensor, list[dict]]:
-    """The source model's scores and features of the images; and, for a gate, each episode's `Result.shift`."""
-    with torch.no_grad(), _as_source(model) as control:
-        control.crops = recipe.crops
-        forward = _Forward(model, control)
-        scores, features = forward.average({}, images, episodes, recipe.views, record=recipe.gate is not None)
-    measured = {layer: (displacement(*moments), stretch(*moments)) for layer, moments in control.measured.items()}
-    shifts = [
-        {layer: tuple((float(d[e]), float(n[e])) for d, n in parts) for layer, parts in measured.items()}
+def _shifts(found: Pass, episodes: int) -> list[dict]:
+    """`Result.shift` of each episode; one transfer from the device."""
+    if not found.measured:
+        return [{} for _ in range(episodes)]
+    parts = [torch.stack([*mean_shift(*m), *variance_shift(*m)]) for m in found.measured.values()]  # (4, E) each
+    numbers = torch.stack(parts).tolist()  # layers × 4 × E
+    return [
+        {layer: ((d[e], n[e]), (s[e], t[e])) for layer, (d, n, s, t) in zip(found.measured, numbers, strict=True)}
         for e in range(episodes)
     ]
-    return scores, features, shifts
 
 
-def _views(model, images: Tensor, recipe: Recipe, size: int, sign: float) -> dict[str, Tensor]:
-    """The images, and the copies that the losses ask for, drawn episode by episode."""
-    makers = view_makers(recipe.losses) if recipe.steps else []
-    with torch.no_grad(), _as_source(model) as control:
-        forward = _Forward(model, control)
-        scorer = lambda x: sign * forward({}, x, 1, None)[0]  # noqa: E731
-        drawn = [_draw(makers, part, scorer, recipe.seed) for part in images.split(size)]
-    return {"clean": images} | {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
+def _leaves_to_source(inference: Inference, result: Result) -> bool:
+    return inference.gate is not None and inference.gate.early and inference.gate(result) == "source"
 
 
-def _as_source(model):
-    """Plain inference: with the source's moments, or, where no layer keeps any, with the batch's own."""
-    memoryless = any(layer.running_mean is None for layer in batchnorm_layers(model).values())
-    return controlled(model, Batch() if memoryless else Source())
+def _finished(inference: Inference, result: Result) -> Result:
+    """With the scores that the gate chooses."""
+    return result if inference.gate is None else result.decided(inference.gate(result))
 
 
-def _starting_params(model, state: State, recipe: Recipe, episodes: int) -> dict[str, Tensor]:
-    """The tensors to adapt, ready for an optimiser: (C,), or (E, C) where episodes share a pass."""
-    picked = recipe.params(model)
+def _separately(model, images, recipe, sources, closed, together: bool) -> tuple[list[Result], State]:
+    """The open episodes, in one pass or one by one; the others keep the source's scores."""
+    parts = images.chunk(len(sources))
+    open_parts = [part for part, shut in zip(parts, closed, strict=True) if not shut]
+    if together:
+        adapted, _ = adapt_batch(model, State(), torch.cat(open_parts), recipe, len(open_parts))
+    else:
+        adapted = [adapt_batch(model, State(), part, recipe)[0][0] for part in open_parts]
+    rest = iter(adapted)
+    results = [
+        replace(result, decision="source") if shut else next(rest) for result, shut in zip(sources, closed, strict=True)
+    ]
+    return results, State()
+
+
+def _averaged(
+    network: Stateless, images: Tensor, views: int, *arguments, record: bool = False, memory=None, **options
+) -> Pass:
+    """A pass whose scores are averaged over the symmetric views of the images; all else is of the images as they are."""
+    plain, *turned = symmetries(images, views)
+    others = [network(view, *arguments, **options).scores for view in turned]
+    found = network(plain, *arguments, record=record, memory=memory, **options)
+    return replace(found, scores=torch.stack([found.scores, *others]).mean(0)) if others else found
+
+
+def _make_copies(network: Stateless, images: Tensor, recipe: Recipe, size: int) -> dict[str, Tensor]:
+    """The copies that the losses ask for, (E·B, 3, H, W) each, drawn episode by episode from a fresh generator.
+
+    So the same images get the same copies wherever they stand.
+    """
+    optimisation = recipe.optimisation
+    makers = copy_makers(optimisation.losses) if optimisation and optimisation.steps else []
+    sign = 1.0 if network.model.higher_is_better else -1.0
+    drawn: list[dict[str, Tensor]] = []
+    with torch.no_grad():
+        for part in images.split(size):
+            generator = torch.Generator(images.device).manual_seed(optimisation.seed if optimisation else 0)
+            copies: dict[str, Tensor] = {}
+            for maker in makers:
+                for name, copy in maker(part, lambda rows: sign * network(rows).scores, generator).items():
+                    if name in copies or name == "clean":
+                        raise ValueError(
+                            f"two losses make different copies under the name '{name}': "
+                            "give both the same copies=, or rename one"
+                        )
+                    copies[name] = copy
+            drawn.append(copies)
+    return {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
+
+
+@dataclass
+class _Steps:
+    """What the steps gave: parameters by name, scores before the first, and what there is to tell, episode by episode."""
+
+    params: dict[str, Tensor]
+    initial: Tensor | None
+    trace: list[list[dict]]
+    skipped: list[dict[str, str]]
+    memory: Memory | None = None
+    memory_of_optimizer: dict | None = None
+
+
+def _optimise(batch: _Batch, state: State) -> _Steps:
+    """Minimise the losses of all episodes, each over parameters of its own."""
+    recipe, episodes = batch.recipe.optimisation, batch.episodes
+    found = _Steps(dict(state.params), None, [[] for _ in range(episodes)], [{} for _ in range(episodes)])
+    if recipe is None or not recipe.steps:
+        return found
+    picked, unknown = batch.picked()
+    if unknown:
+        for skipped in found.skipped:
+            skipped["params"] = f"the model has no parameter '{unknown[0]}'"
     if not picked:
-        raise ValueError(
-            "nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters"
+        if not unknown:
+            raise ValueError(
+                "nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters"
+            )
+        return found
+    layout, flat = starting_point(batch.network.model, state, picked, episodes)
+    optimizer = make_optimizer(recipe, flat, state)
+    if batch.recipe.inference.views > 1:
+        with torch.no_grad():
+            found.initial = batch.score(layout.views(flat.detach())).scores
+    memory, notes, took = Memory(), [], []
+    for _ in range(recipe.steps):
+        losses, gradient, note = batch.gradient(layout, flat, memory)
+        notes.append(note)
+        active = torch.tensor([loss.requires_grad for loss in losses], device=flat.device)
+        if gradient is None:
+            break
+        if recipe.sam_rho:
+            _, climbed, _ = batch.gradient(layout, uphill(flat.detach(), gradient, recipe.sam_rho), memory)
+            gradient = climbed if climbed is not None else gradient
+        fine = active & torch.stack([loss.detach() for loss in losses]).isfinite()
+        took.append((active, guarded_step(optimizer, flat, gradient, fine)))
+    batch.tell(found, notes, took)
+    found.params = {name: part.detach() for name, part in layout.views(flat).items()}
+    found.memory = memory if memory.kept else None
+    found.memory_of_optimizer = optimizer.state_dict()
+    if found.initial is None:
+        found.initial = torch.cat([trace[0]["scores"] for trace in found.trace])
+    return found
+
+
+@dataclass
+class _Batch:
+    """The episodes that are adapted together: what their passes share.
+
+    Attributes:
+        images: (E·B, 3, H, W). copies: by name, likewise. source: the source's pass over the images.
+        carried: moments of a stream.
+    """
+
+    network: Stateless
+    recipe: Recipe
+    images: Tensor
+    copies: dict[str, Tensor]
+    source: Pass
+    episodes: int
+    carried: dict[str, Moments]
+    views: dict[str, Tensor] = field(init=False)
+    rows: Tensor = field(init=False)
+    layout: Layout = field(init=False)
+
+    def __post_init__(self):
+        size, crops = len(self.images) // self.episodes, self.recipe.inference.crops_per_image
+        self.views = {"clean": self.images} | self.copies
+        blocks = [rows.unflatten(0, (self.episodes, size)) for rows in self.views.values()]  # (E, B, 3, H, W) each
+        self.rows = torch.cat(blocks, 1).flatten(0, 1) if len(blocks) > 1 else self.images  # (E·V·B, 3, H, W)
+        self.layout = Layout(self.episodes, size, crops)
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.network.model.higher_is_better else -1.0
+
+    def picked(self) -> tuple[dict[str, Tensor], list[str]]:
+        """The parameters to adapt, and names that the model does not know."""
+        assert self.recipe.optimisation is not None
+        found = dict(self.recipe.optimisation.params(self.network.model))
+        known = dict(self.network.model.named_parameters(remove_duplicate=False))
+        unique = {id(known[name]): name for name in reversed(found) if name in known}  # tied: under their first name
+        return (
+            {name: known[name] for name in found if name in known and unique[id(known[name])] == name},
+            [name for name in found if name not in known],
         )
-    start = {name: state.params.get(name, p) for name, p in picked.items()}
-    if episodes > 1:
-        own = {f"{layer}.{key}".lstrip(".") for layer in batchnorm_layers(model) for key in ("weight", "bias")}
-        if not own.issuperset(start):
-            raise ValueError("only γ and β of BatchNorm can differ between episodes of one pass: use fold=1")
-        start = {name: p.expand(episodes, -1) for name, p in start.items()}
-    return {name: p.detach().clone().requires_grad_() for name, p in start.items()}
 
+    def score(self, params: dict[str, Tensor], memory: Memory | None = None) -> Pass:
+        """The images' scores under the recipe's statistics, averaged over the symmetric views."""
+        inference = self.recipe.inference
+        kept = memory.of_images(self.layout) if memory and self.source.rowwise else None
+        layout = replace(self.layout, images=None)
+        with torch.no_grad():
+            return _averaged(
+                self.network,
+                self.images,
+                inference.views,
+                inference.statistics,
+                params,
+                memory=kept,
+                layout=layout,
+                carried=self.carried,
+            )
 
-def _decide(gate: Gate, result: Result) -> None:
-    """Let the gate choose whose scores are returned."""
-    choices = {
-        "adapted": result.scores,
-        "statistics": result.statistics_scores,
-        "source": result.source_scores,
-    }
-    result.decision = gate(result)
-    if result.decision not in choices:
-        raise ValueError(f"a gate must answer 'adapted', 'statistics' or 'source'; got {result.decision!r}")
-    result.scores = choices[result.decision]
+    def gradient(self, layout: Flat, flat: Tensor, memory: Memory) -> tuple[list[Tensor], Tensor | None, list[dict]]:
+        """The loss of each episode, the gradient (E, P) of their sum, or None where nothing depends on the parameters."""
+        with torch.enable_grad():
+            found = self._forward(layout.views(flat), memory)
+            losses, notes = [], []
+            for context in self._contexts(found):
+                loss, note = _episode_loss(self.recipe.losses, context, self.sign)
+                losses.append(loss)
+                notes.append(note)
+            if not any(loss.requires_grad for loss in losses):
+                return losses, None, notes
+            (gradient,) = torch.autograd.grad(torch.stack(losses).sum(), [flat], allow_unused=True)
+        return losses, gradient, notes
 
-
-def _draw(makers, images: Tensor, scorer, seed: int) -> dict[str, Tensor]:
-    """The copies of one episode, from a fresh generator: the same images get the same copies wherever they stand."""
-    generator = torch.Generator(images.device).manual_seed(seed)
-    copies: dict[str, Tensor] = {}
-    for maker in makers:
-        for name, view in maker(images, scorer, generator).items():
-            if name in copies or name == "clean":
-                raise ValueError(
-                    f"two losses make different copies under the name '{name}': give both the same views, or rename one"
-                )
-            copies[name] = view
-    return copies
-
-
-def _contexts(model, views, scores, features, source_scores, source_features, sign, episodes) -> Iterator[Context]:
-    """Cut the rows of one forward pass into what each episode's losses see."""
-    size = len(source_scores) // episodes
-    for e, rows in enumerate(zip(scores.chunk(episodes), features.chunk(episodes), strict=True)):
-        own = slice(e * size, (e + 1) * size)
-        by_view = [dict(zip(views, part.split(size), strict=True)) for part in rows]
-        f0, s0 = source_features[own], source_scores[own]
-        known = model.feature_mean is not None
-        yield Context(
-            features=by_view[1],
-            scores={name: sign * s for name, s in by_view[0].items()},
-            images={name: v[own] for name, v in views.items()},
-            pseudo=sign * s0,
-            source_features=f0,
-            feature_mean=model.feature_mean if known else f0.mean(0),
-            feature_std=(model.feature_cov.diagonal().sqrt() if known else f0.std(0, correction=0)).clamp_min(1e-6),
-            score_std=(model.score_std if known else s0.std(correction=0)).clamp_min(1e-6),
-            model=model,
+    def _forward(self, params: dict[str, Tensor], memory: Memory) -> Pass:
+        """One pass over the images and their copies, which are normalised with the images' moments."""
+        assert self.recipe.optimisation is not None
+        options = {
+            "carried": self.carried,
+            "record": any(loss.needs_moments for loss in self.recipe.losses),
+            "through": self.recipe.optimisation.grad_through_statistics,
+        }
+        rule = self.recipe.inference.statistics
+        if self.source.rowwise:
+            return self.network(self.rows, rule, params, layout=self.layout, memory=memory, **options)
+        # Some layer cannot tell the rows apart: the images first, then their copies under the same moments.
+        images = self.network(self.images, rule, params, **options)
+        options |= {"carried": images.used, "record": False}
+        copies = [self.network(copy, Carried(), params, **options) for copy in self.copies.values()]
+        passes = [images, *copies]
+        return replace(
+            images,
+            scores=torch.cat([one.scores for one in passes]),
+            features=torch.cat([one.features for one in passes if one.features is not None]),
         )
 
+    def _contexts(self, found: Pass) -> Iterator[Context]:
+        """Cut the rows of one pass into what each episode's losses see."""
+        model, size = self.network.model, self.layout.images or 0
+        assert found.features is not None and self.source.features is not None
+        for e, rows in enumerate(
+            zip(found.scores.chunk(self.episodes), found.features.chunk(self.episodes), strict=True)
+        ):
+            own = slice(e * size, (e + 1) * size)
+            scores, features = (dict(zip(self.views, part.split(size), strict=True)) for part in rows)
+            f0, s0 = self.source.features[own], self.source.scores[own]
+            known = model.feature_mean is not None
+            yield Context(
+                features=features,
+                scores={name: self.sign * part for name, part in scores.items()},
+                images={name: part[own] for name, part in self.views.items()},
+                pseudo_scores=self.sign * s0,
+                feature_mean=model.feature_mean if known else f0.mean(0),
+                feature_std=(model.feature_cov.diagonal().sqrt() if known else f0.std(0, correction=0)).clamp_min(1e-6),
+                score_std=(model.score_std if known else s0.std(correction=0)).clamp_min(1e-6),
+                model=model,
+                moments={
+                    layer: (of_source, Moments(batch.mean[e], batch.var[e]))
+                    for layer, (of_source, batch) in found.measured.items()
+                },
+            )
 
-def _episode_loss(losses: Sequence, context: Context, result: Result, sign: float, note: bool = True) -> Tensor:
-    """Weighted sum of one episode's losses; if told, notes them, and the scores they were taken at, in the trace."""
-    values = {}
+    def notes(self, final: Pass) -> dict[str, str]:
+        """What of the recipe could not reach the model."""
+        if self.recipe.inference.statistics.uses_batch and not final.used:
+            return {"statistics": "no BatchNorm layer ran in the model's pass: it may normalise by hand"}
+        return {}
+
+    def tell(self, found: _Steps, notes: list[list[dict]], took: list) -> None:
+        """Fill in the trace, and what was skipped: the numbers leave the device here, together."""
+        for step in notes:
+            for e, note in enumerate(step):
+                found.trace[e].append(note["trace"])
+                found.skipped[e].update(note["skipped"])
+                if not note["depends"] and len(note["skipped"]) < len(self.recipe.losses):
+                    found.skipped[e]["losses"] = (
+                        "no loss depends on the adapted parameters: does the model's forward pass run under no_grad?"
+                    )
+        for e in range(self.episodes):
+            undone = [i for i, (active, fine) in enumerate(took) if bool(active[e]) and not bool(fine[e])]
+            if undone:
+                found.skipped[e]["step"] = f"the loss or its gradient was not finite at step {undone[0] + 1}: undone"
+            for entry in found.trace[e]:
+                entry.update({key: float(value) for key, value in entry.items() if key != "scores"})
+
+
+def _episode_loss(losses: tuple[PlainLoss, ...], context: Context, sign: float) -> tuple[Tensor, dict]:
+    """Weighted sum of one episode's losses; and what the trace shall tell of it."""
+    values: dict[str, Tensor] = {}
     for loss in losses:
-        name = _loss_name(loss)
+        name = loss.name
         if name in values or name in ("loss", "scores"):  # two lambdas, or a name that the trace needs itself
             name = f"{name}-{len(values) + 1}"
-        values[name] = getattr(loss, "weight", 1.0) * loss(context)
-    total = sum(values.values())
-    if not note:
-        return total
-    entry = {name: float(value.detach()) for name, value in values.items()}
-    result.trace.append({"loss": float(total.detach()), **entry, "scores": sign * context.scores["clean"].detach()})
-    result.skipped.update(context.skipped)
-    return total
+        values[name] = loss.weight * loss(context)
+    total = torch.stack([value.reshape(()) for value in values.values()]).sum()
+    trace = {"loss": total.detach(), **{name: value.detach() for name, value in values.items()}}
+    trace["scores"] = sign * context.scores["clean"].detach()
+    return total, {"trace": trace, "skipped": context.skipped, "depends": total.requires_grad}

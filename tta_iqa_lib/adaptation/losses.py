@@ -7,8 +7,9 @@ Anything callable will do as a loss: `loss(context) -> scalar`, with an optional
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import pairwise
 
 import torch
@@ -21,16 +22,15 @@ from .moments import Moments
 
 @dataclass
 class Context:
-    """What a loss may look at, for one episode of B images. Views: "clean", and the copies that the losses asked for.
+    """What a loss may look at, for one episode of B images: "clean", and the copies that the losses asked for, by name.
 
     Chapter 8.
 
     Attributes:
-        features: view → (B, D), under the parameters being adapted.
-        scores: view → (B,), likewise; higher is better, whatever the model's own direction.
-        images: view → (B, 3, H, W).
-        pseudo: (B,) the source model's scores of the clean images, higher is better.
-        source_features: (B, D) the source model's features of the clean images.
+        features: name → (B, D), under the parameters being adapted.
+        scores: name → (B,), likewise; higher is better, whatever the model's own direction.
+        images: name → (B, 3, H, W).
+        pseudo_scores: (B,) the source model's scores of the clean images, higher is better.
         feature_mean, feature_std: (D,) over the source data, or over this batch if the model carries no source moments.
         score_std: () likewise.
         model: the source model, for what else it remembers; not to be run or changed.
@@ -42,8 +42,7 @@ class Context:
     features: dict[str, Tensor]
     scores: dict[str, Tensor]
     images: dict[str, Tensor]
-    pseudo: Tensor
-    source_features: Tensor
+    pseudo_scores: Tensor
     feature_mean: Tensor
     feature_std: Tensor
     score_std: Tensor
@@ -51,14 +50,33 @@ class Context:
     moments: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def standardised(self, view: str = "clean") -> Tensor:
-        """Features of a view in units of the source: (z − mean) / std, (B, D)."""
-        return (self.features[view] - self.feature_mean) / self.feature_std
+    def standardised(self, name: str = "clean") -> Tensor:
+        """Features in units of the source: (z − mean) / std, (B, D)."""
+        return (self.features[name] - self.feature_mean) / self.feature_std
 
     def skip(self, name: str, reason: str) -> Tensor:
         """Report that a loss cannot be formed; returns the zero to use in its place."""
         self.skipped[name] = reason
-        return self.pseudo.new_zeros(())
+        return self.pseudo_scores.new_zeros(())
+
+
+def _check_shapes(dimensions: int, **tensors: Tensor) -> None:
+    """All of one shape, (B,) or (B, D)."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != dimensions for shape in shapes.values()):
+        wanted = ("(B,)", "(B, D)")[dimensions - 1]
+        raise ValueError(f"{' and '.join(shapes)} must have one shape {wanted}; got {list(shapes.values())}")
+
+
+def _renamed_views(loss: RelativeRank | ScoreOrder, views: Pair | Ladder | None) -> None:
+    if views is not None:
+        warnings.warn("views= is now called copies=", DeprecationWarning, stacklevel=4)
+        object.__setattr__(loss, "copies", views)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
 def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
@@ -69,7 +87,11 @@ def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
 
     Returns:
         () ≥ 0; log 2 where the two are equally far. Zero for an empty batch. [roy2023tta], chapter 6.
+
+    Raises:
+        ValueError: shapes that do not belong together.
     """
+    _check_shapes(2, anchor=anchor, mild=mild, severe=severe)
     if not len(anchor):
         return anchor.sum()
     # vector_norm has gradient 0 at 0; the square root of a sum of squares has NaN there.
@@ -86,7 +108,14 @@ def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0
 
     Returns:
         () ≥ 0. Zero for an empty batch. Chapter 6.
+
+    Raises:
+        ValueError: shapes that do not belong together, or a temperature that is not positive.
     """
+    _check_shapes(1, better=better, worse=worse)
+    if isinstance(margin, Tensor) and margin.shape not in ((), better.shape):
+        raise ValueError(f"margin must be one number or have shape {tuple(better.shape)}; got {tuple(margin.shape)}")
+    _check_positive("temperature", temperature)
     if not len(better):
         return better.sum()
     return -logsigmoid((better - worse - margin) / temperature).mean()
@@ -128,11 +157,29 @@ def group_contrastive_loss(
 
     Returns:
         () ≥ 0; log(1 + k) where all features agree. Zero where no two groups of two can be formed. [roy2023tta], chapter 7.
+
+    Raises:
+        ValueError: shapes that do not belong together, scores that have no order (NaN), or an impossible setting.
     """
+    _check_shapes(2, features=features)
+    if pseudo_scores.shape != features.shape[:1]:
+        raise ValueError(f"need one pseudo-score a row: {len(features)} rows, scores {tuple(pseudo_scores.shape)}")
+    if pseudo_scores.isnan().any():
+        raise ValueError("pseudo_scores hold NaN, which has no place in an order")
+    _check_contrast(fraction, temperature, form)
+    return _contrast(features, pseudo_scores, fraction, temperature, form)
+
+
+def _check_contrast(fraction: float, temperature: float, form: str) -> None:
     if form not in ("mean-log", "log-mean"):
         raise ValueError(f"form must be 'mean-log' or 'log-mean'; got {form!r}")
-    if not 0 < fraction <= 0.5 or temperature <= 0:
-        raise ValueError(f"need 0 < fraction ≤ 0.5 and temperature > 0; got {fraction} and {temperature}")
+    if not 0 < fraction <= 0.5:
+        raise ValueError(f"fraction must lie in (0, 0.5]; got {fraction}")
+    _check_positive("temperature", temperature)
+
+
+def _contrast(features: Tensor, pseudo_scores: Tensor, fraction: float, temperature: float, form: str) -> Tensor:
+    """`group_contrastive_loss` of what has been checked."""
     low, high = contrastive_groups(pseudo_scores, fraction)
     k = len(low)
     if k == 0:
@@ -157,13 +204,18 @@ class RelativeRank:
 
     Attributes:
         weight: of this loss in the sum.
-        views: makes the copies.
+        copies: makes them.
         standardise: measure distances in source standard deviations, root mean square over the features; False: raw norms.
+        views: the old name of `copies`.
     """
 
     weight: float = 1.0
-    views: Pair = field(default_factory=Pair)
+    copies: Pair = field(default_factory=Pair)
     standardise: bool = True
+    views: InitVar[Pair | None] = None
+
+    def __post_init__(self, views: Pair | None) -> None:
+        _renamed_views(self, views)
 
     def __call__(self, context: Context) -> Tensor:
         names = ("clean", "mild", "severe")
@@ -175,25 +227,31 @@ class RelativeRank:
 
 @dataclass(frozen=True)
 class ScoreOrder:
-    """`score_order_loss` of each view and the next worse one, clean > mild > severe, in deviations of the source's scores.
+    """`score_order_loss` of each copy and the next worse one, clean > mild > severe, in deviations of the source's scores.
 
     Chapter 8, eq-order.
 
     Attributes:
         weight: of this loss in the sum.
-        views: makes the copies, and names them from the best to the worst.
+        copies: makes them, and names them from the best to the worst.
         temperature: in source deviations.
         metric: (distorted, reference) → (B,), a full-reference metric in source deviations, higher = better: how much
             worse than its neighbour it finds a copy is the margin that the scores must keep. None: no margin.
+        views: the old name of `copies`.
     """
 
     weight: float = 1.0
-    views: Pair | Ladder = field(default_factory=Pair)
+    copies: Pair | Ladder = field(default_factory=Pair)
     temperature: float = 1.0
     metric: Callable[[Tensor, Tensor], Tensor] | None = None
+    views: InitVar[Pair | Ladder | None] = None
+
+    def __post_init__(self, views: Pair | Ladder | None) -> None:
+        _check_positive("temperature", self.temperature)
+        _renamed_views(self, views)
 
     def __call__(self, context: Context) -> Tensor:
-        names = ("clean", *self.views.names)
+        names = ("clean", *self.copies.names)
         scores = [context.scores[name] / context.score_std for name in names]
         margins = [0.0] * (len(names) - 1)
         if self.metric:
@@ -223,12 +281,17 @@ class GroupContrastive:
     form: str = "mean-log"
     standardise: bool = True
 
+    def __post_init__(self):
+        _check_contrast(self.fraction, self.temperature, self.form)
+
     def __call__(self, context: Context) -> Tensor:
-        low, _ = contrastive_groups(context.pseudo, self.fraction)
+        low, _ = contrastive_groups(context.pseudo_scores, self.fraction)
         if not len(low):
-            return context.skip("GroupContrastive", f"needs at least 4 images in a batch; got {len(context.pseudo)}")
+            return context.skip(
+                "GroupContrastive", f"needs at least 4 images in a batch; got {len(context.pseudo_scores)}"
+            )
         features = context.standardised() if self.standardise else context.features["clean"]
-        loss = group_contrastive_loss(features, context.pseudo, self.fraction, self.temperature, self.form)
+        loss = _contrast(features, context.pseudo_scores, self.fraction, self.temperature, self.form)
         return loss / math.log(1 + len(low))
 
 
@@ -242,7 +305,7 @@ class Anchor:
     weight: float = 1.0
 
     def __call__(self, context: Context) -> Tensor:
-        if len(context.pseudo) < 3:
-            return context.skip("Anchor", f"needs at least 3 images in a batch; got {len(context.pseudo)}")
-        new, old = (s - s.mean() for s in (context.scores["clean"], context.pseudo))
+        if len(context.pseudo_scores) < 3:
+            return context.skip("Anchor", f"needs at least 3 images in a batch; got {len(context.pseudo_scores)}")
+        new, old = (s - s.mean() for s in (context.scores["clean"], context.pseudo_scores))
         return 1 - (new * old).sum() / (new.norm() * old.norm()).clamp_min(1e-12)

@@ -30,8 +30,7 @@ class Measured(NamedTuple):
 
 def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
     """Moments of activations (E·B, C, …) over the images and positions of each episode: (E, C) each."""
-    var, mean = torch.var_mean(_by_episode(x, episodes), dim=(1, 3), correction=0)
-    return Moments(mean, var)
+    return _pooled(*_image_moments(x, episodes))
 
 
 def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
@@ -41,13 +40,7 @@ def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
 
     Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
     """
-    return _error(_by_episode(x.detach(), episodes).mean(3))
-
-
-def _error(values: Tensor) -> Tensor:
-    """The sampling variance of a mean over B values (E, B, C): (E, C)."""
-    count = values.shape[1]
-    return values.var(1) / count if count > 1 else torch.full_like(values[:, 0], math.inf)
+    return _error(_image_moments(x.detach(), episodes)[0])
 
 
 def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
@@ -62,25 +55,45 @@ def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
     Raises:
         ValueError: the rows of an episode are no multiple of `crops`.
     """
-    batch = batch_moments(x, episodes)
-    rows = _by_episode(x.detach(), episodes)
-    if rows.shape[1] % crops:
-        raise ValueError(f"{rows.shape[1]} rows are no whole number of pictures of {crops} crops each")
-    squares = (rows - batch.mean.detach()[:, None, :, None]) ** 2
-    means, spreads = (part.mean(3).unflatten(1, (-1, crops)).mean(2) for part in (rows, squares))  # (E, B, C)
+    means, variances = _image_moments(x, episodes)  # (E, B, C) each
+    if means.shape[1] % crops:
+        raise ValueError(f"{means.shape[1]} rows are no whole number of pictures of {crops} crops each")
+    batch = _pooled(means, variances)
+    spreads = variances.detach() + (means.detach() - batch.mean.detach()[:, None]) ** 2  # about the batch's mean
+    means, spreads = (part.detach().unflatten(1, (-1, crops)).mean(2) for part in (means, spreads))
     margin = 1 + 6 / (means.shape[1] - 1) if means.shape[1] > 1 else 1.0
     relative = _error(spreads) / spreads.mean(1).clamp_min(1e-12) ** 2
     return Measured(*batch, margin * _error(means), margin**2 * relative)
 
 
-def _by_episode(x: Tensor, episodes: int) -> Tensor:
-    """(E·B, C, …) → (E, B, C, positions), in single precision at least."""
+def _image_moments(x: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the positions of each image: (E·B, C, …) → (E, B, C) each, in single precision at least."""
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    x = x.unflatten(0, (episodes, -1))
-    return x.flatten(3) if x.ndim > 3 else x[..., None]
+    if x.ndim == 2:
+        mean, var = x, torch.zeros_like(x)
+    else:
+        positions = tuple(range(2, x.ndim))
+        if x.is_cuda:  # one kernel
+            var, mean = torch.var_mean(x, positions, correction=0)
+        else:  # the same in two passes, several times as fast on a CPU
+            centre = x.mean(positions, keepdim=True)
+            mean, var = centre.flatten(1), (x - centre).square().mean(positions)
+    return mean.unflatten(0, (episodes, -1)), var.unflatten(0, (episodes, -1))
 
 
-def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+def _pooled(means: Tensor, variances: Tensor) -> Moments:
+    """Moments of all images of an episode from those of each, (E, B, C) → (E, C)."""
+    mean = means.mean(1)
+    return Moments(mean, variances.mean(1) + (means - mean[:, None]).square().mean(1))
+
+
+def _error(values: Tensor) -> Tensor:
+    """The sampling variance of a mean over B values (E, B, C): (E, C)."""
+    count = values.shape[1]
+    return values.var(1) / count if count > 1 else torch.full_like(values[:, 0], math.inf)
+
+
+def mean_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
 
     Chapter 4, eq-shift-ratio; chapter 9, eq-displacement and eq-noise.
@@ -92,12 +105,12 @@ def displacement(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     return distance.detach(), (batch.error / unit).mean(-1).detach()
 
 
-def stretch(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far the logarithms of a layer's variances lie from the source's, and how far they would by chance, (E,) each.
 
     Chapter 9.
 
-    Squares, averaged over the channels: what `displacement` is for the means. Low contrast moves no mean, but it shows here.
+    Squares, averaged over the channels: what `mean_shift` is for the means. Low contrast moves no mean, but it shows here.
     """
     ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
     return (ratio.log() ** 2).mean(-1).detach(), batch.log_error.mean(-1).detach()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from .moments import Moments, blend, displacement, stretch
+from .moments import Moments, blend, mean_shift, variance_shift
 
 
 class Statistics:
@@ -18,6 +19,7 @@ class Statistics:
 
     uses_batch = True
     uses_error = False  # is `batch` a `Measured`?
+    without_source = False  # can it do with layers that keep no running statistics?
 
     def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
         raise NotImplementedError
@@ -32,14 +34,28 @@ class Source(Statistics):
     """The source's moments, as in plain inference. Chapter 5, eq-batchnorm."""
 
     uses_batch = False
+    without_source = True
 
     def __call__(self, source, batch, previous, count):
         return source
 
 
 @dataclass(frozen=True)
+class Carried(Statistics):
+    """The moments that are carried on, as they are; the source's at the start of a stream. Chapter 8."""
+
+    uses_batch = False
+    without_source = True
+
+    def __call__(self, source, batch, previous, count):
+        return previous
+
+
+@dataclass(frozen=True)
 class Batch(Statistics):
     """The test batch's own moments, as in training mode [nado2020evaluating]. Chapter 5."""
+
+    without_source = True
 
     def __call__(self, source, batch, previous, count):
         return batch
@@ -70,8 +86,7 @@ class Shrink(Statistics):
     exact: bool = True
 
     def __post_init__(self):
-        if self.prior < 0:
-            raise ValueError(f"prior must not be negative; got {self.prior}")
+        _check_not_negative("prior", self.prior)
 
     def __call__(self, source, batch, previous, count):
         return blend(source, batch, count / (count + self.prior), self.exact)
@@ -83,9 +98,9 @@ class Adaptive(Statistics):
 
     Chapter 9, eq-adaptive.
 
-    `distance` is how far the batch's means lie from the source's (`displacement`), `noise` what that would be by chance, from
+    `distance` is how far the batch's means lie from the source's (`mean_shift`), `noise` what that would be by chance, from
     the spread of the images: the positive-part James-Stein rule [james1961estimation]. The same is asked of the logarithms
-    of the variances (`stretch`), and the larger α counts. No shift, or a batch of one image: α ≈ 0. A clear shift, or many
+    of the variances (`variance_shift`), and the larger α counts. No shift, or a batch of one image: α ≈ 0. A clear shift, or many
     images: α ≈ 1.
 
     Attributes:
@@ -99,12 +114,11 @@ class Adaptive(Statistics):
     uses_error = True
 
     def __post_init__(self):
-        if self.caution < 0:
-            raise ValueError(f"caution must not be negative; got {self.caution}")
+        _check_not_negative("caution", self.caution)
 
     def __call__(self, source, batch, previous, count):
         shares = []
-        for distance, noise in (displacement(source, batch), stretch(source, batch)):
+        for distance, noise in (mean_shift(source, batch), variance_shift(source, batch)):
             share = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)
             shares.append(torch.where(noise.isinf(), 0.0, share))  # a single image, whatever the caution
         alpha = torch.maximum(*shares)
@@ -145,6 +159,11 @@ class First(Statistics):
 
     def at(self, depth: float) -> Statistics:
         return self.rule.at(depth) if depth < self.share else Source()
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:  # NaN fails every comparison
+        raise ValueError(f"{name} must not be negative, and finite; got {value}")
 
 
 def _check_share(name: str, value: float) -> None:

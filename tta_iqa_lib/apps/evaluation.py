@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..adaptation import adapter as adapt
-from ..adaptation import control, loop, moments, rules, state
 from ..adaptation import gates as gate
+from ..adaptation import loop, moments, normalisation, rules, state, stateless
 from ..datasets.databases import Database
 from ..datasets.near_duplicates import content_groups, load_images
 from ..imaging import files as images
@@ -31,7 +31,9 @@ def score_database(
 
     An interrupted evaluation goes on where it stopped: the batches are the same, as the seed draws them.
     """
-    digest = hashlib.sha256(code_hash(adapt, control, moments, rules, gate, images, state, loop, scoring).encode())
+    digest = hashlib.sha256(
+        code_hash(adapt, normalisation, stateless, moments, rules, gate, images, state, loop, scoring).encode()
+    )
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     files = [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in database.paths]

@@ -40,7 +40,7 @@ def score_files(
         crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
         skip: leave out so many batches at the start.
     """
-    adapter = Adapter(model, seed=seed, crops=crops)
+    adapter = Adapter(model, seed=seed, crops_per_image=crops)
     size = model.crop or 224
     for batch in balanced_batches(len(files), batch_size, seed if adapt else None)[skip:]:
         rows, pixels, readable = [], [], []

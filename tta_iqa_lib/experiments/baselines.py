@@ -23,7 +23,7 @@ from ..models.training import score_all
 
 @dataclass(frozen=True)
 class Turns:
-    """View maker: the image turned by one, two and three quarters, as "turn1", "turn2", "turn3": as damaged as before.
+    """Maker of copies: the image turned by one, two and three quarters, as "turn1", "turn2", "turn3": as damaged as before.
 
     Attributes:
         count: so many of them.
@@ -51,7 +51,7 @@ class ScoreEntropy:
     bins: int = 10
 
     def __call__(self, context: Context) -> Tensor:
-        scores = (context.scores["clean"] - context.pseudo.mean()) / context.score_std
+        scores = (context.scores["clean"] - context.pseudo_scores.mean()) / context.score_std
         share = (torch.arange(self.bins, device=scores.device, dtype=scores.dtype) + 0.5) / self.bins
         centres = torch.special.ndtri(share)
         width = (centres[-1] - centres[0]) / (self.bins - 1)
@@ -67,13 +67,13 @@ class ScoreVariance:
     """TENT's idea where there are no classes: scores of an image and of its turned views should agree.
 
     Attributes:
-        views: the views, at most as many as the model was trained on.
+        copies: the turned views, at most as many as the model was trained on.
         reliable: leave out images whose views disagree by more than so many source deviations, as EATA and SAR leave out
             uncertain images [niu2022eata, niu2023sar]; None: keep all.
     """
 
     weight: float = 1.0
-    views: Turns = Turns(1, mirror=True)
+    copies: Turns = Turns(1, mirror=True)
     reliable: float | None = None
 
     def __call__(self, context: Context) -> Tensor:
@@ -87,7 +87,7 @@ class ScoreVariance:
         return variance.mean()
 
     def _names(self) -> list[str]:
-        return [f"turn{i + 1}" for i in range(self.views.count)]
+        return [f"turn{i + 1}" for i in range(self.copies.count)]
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Rotation:
 
     head: nn.Linear
     weight: float = 1.0
-    views: Turns = Turns(3)
+    copies: Turns = Turns(3)
 
     def __call__(self, context: Context) -> Tensor:
         names = ("clean", "turn1", "turn2", "turn3")
         logits = torch.cat([self.head(context.standardised(name)) for name in names])
-        truth = torch.arange(4, device=logits.device).repeat_interleave(len(context.pseudo))
+        truth = torch.arange(4, device=logits.device).repeat_interleave(len(context.pseudo_scores))
         return cross_entropy(logits, truth)
 
 
@@ -163,7 +163,7 @@ class SubspaceAlignment:
     axes: int = 20
 
     def __call__(self, context: Context) -> Tensor:
-        if len(context.pseudo) < 2:
+        if len(context.pseudo_scores) < 2:
             return context.skip("SubspaceAlignment", "needs at least 2 images in a batch; got 1")
         model = context.model
         if model is None or model.feature_cov is None:

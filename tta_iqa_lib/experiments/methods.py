@@ -14,7 +14,7 @@ import piq
 from torch import Tensor
 
 from ..adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
-from ..adaptation.adapter import DEFAULT_STATISTICS, Adapter
+from ..adaptation.adapter import DEFAULT_RECIPE, Adapter
 from ..adaptation.copies import Ladder, Pair
 from ..adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from ..datasets.tinyshift import tinyshift
@@ -67,8 +67,8 @@ def _rotation(model: ScoringModel, seed: int) -> Adapter:
 
 
 def _memo(model: ScoringModel, seed: int) -> PerImage:
-    loss = ScoreVariance(views=Turns(3))
-    return PerImage(Adapter(model, losses=(loss,), statistics=BLEND, seed=seed, fold=16))
+    loss = ScoreVariance(copies=Turns(3))
+    return PerImage(Adapter(model, losses=(loss,), statistics=BLEND, seed=seed, episodes_per_pass=16))
 
 
 def _gmsd(distorted: Tensor, reference: Tensor) -> Tensor:
@@ -85,9 +85,10 @@ def source_head(source: int):
     return rotation_head(load_source_model(source), tinyshift("source/train")[0][:800])
 
 
-RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(views=Pair(choose="signed"))
+RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(copies=Pair(choose="signed"))
 BLEND = Shrink(16)
-RECIPE = {"statistics": DEFAULT_STATISTICS, "gate": None, "views": 8}
+STATISTICS = DEFAULT_RECIPE.inference.statistics
+RECIPE = {"statistics": STATISTICS, "gate": None, "views": 8}
 METHODS = {
     "source": adapting("source model", None, losses=(), statistics=Source()),
     "bn-batch": adapting("BN, batch", "source", losses=(), statistics=Batch()),
@@ -103,7 +104,7 @@ METHODS |= {
     "views": Method("8 views", lambda model, seed: Average(model, 8), "source"),
     "views+crops": Method("8 views × 5 crops", lambda model, seed: Average(model, 8, 5), "source"),
     "bn-adaptive": adapting("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
-    "bn-first": adapting("BN, first layers", "source", losses=(), statistics=DEFAULT_STATISTICS),
+    "bn-first": adapting("BN, first layers", "source", losses=(), statistics=STATISTICS),
     "recipe-open": adapting("our recipe, no gate", "source", losses=(), **RECIPE),
     "recipe": adapting("our recipe", "source"),  # the defaults of `Adapter`
 }
@@ -116,14 +117,14 @@ METHODS |= {
     "ttt": Method("TTT, rotation", _rotation, "bn-blend"),
     "memo-control": Method(
         "MEMO, no gradients",
-        lambda model, seed: PerImage(Adapter(model, losses=(), statistics=BLEND, seed=seed, fold=16)),
+        lambda model, seed: PerImage(Adapter(model, losses=(), statistics=BLEND, seed=seed, episodes_per_pass=16)),
         "source",
     ),
     "memo": Method("MEMO", _memo, "memo-control"),
     "actmad": adapting("ActMAD", "bn-blend", losses=(ActMad(),), statistics=BLEND),
     "ssa": adapting("SSA", "bn-blend", losses=(SubspaceAlignment(),), statistics=BLEND),
     "sar": streaming(
-        "SAR (online)", "bn-batch", losses=(ScoreVariance(reliable=0.3),), statistics=Batch(), sharpness=0.05
+        "SAR (online)", "bn-batch", losses=(ScoreVariance(reliable=0.3),), statistics=Batch(), sam_rho=0.05
     ),
     "published-control": Method(
         "published, no gradients", lambda model, seed: Published(model, gradients=False, seed=seed), "source"
@@ -172,12 +173,12 @@ LOSS_LEVERS = {
     "rank + GC": {"losses": (RANK, GC)},
     "GC, features as they are": {"losses": (GroupContrastive(standardise=False),)},
     "score order": {"losses": (ORDER,)},
-    "score order, milder pair": {"losses": (ScoreOrder(views=Pair(mild=0.1, severe=0.4, choose="signed")),)},
+    "score order, milder pair": {"losses": (ScoreOrder(copies=Pair(mild=0.1, severe=0.4, choose="signed")),)},
     "score order + anchor": {"losses": (ORDER, Anchor())},
-    "score order, four severities": {"losses": (ScoreOrder(views=Ladder()),)},
-    "score order, full-reference margins": {"losses": (ScoreOrder(views=Pair(choose="signed"), metric=_gmsd),)},
-    "score order, sharpness-aware": {"losses": (ORDER,), "sharpness": 0.05},
-    "score order, through the moments": {"losses": (ORDER,), "through": True},
+    "score order, four severities": {"losses": (ScoreOrder(copies=Ladder()),)},
+    "score order, full-reference margins": {"losses": (ScoreOrder(copies=Pair(choose="signed"), metric=_gmsd),)},
+    "score order, sharpness-aware": {"losses": (ORDER,), "sam_rho": 0.05},
+    "score order, through the moments": {"losses": (ORDER,), "grad_through_statistics": True},
     "score variance": {"losses": (ScoreVariance(),)},
     "score variance, surest images": {"losses": (ScoreVariance(reliable=0.3),)},
 }

@@ -24,9 +24,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..adaptation import adapter as adapt
-from ..adaptation import control, loop, losses, moments, rules, state
 from ..adaptation import copies as views
 from ..adaptation import gates as gate
+from ..adaptation import loop, losses, moments, normalisation, rules, state, stateless
 from ..adaptation.adapter import Adapter
 from ..datasets import tinyshift as benchmark
 from ..datasets.tinyshift import Meta, build, fingerprint, tinyshift
@@ -86,7 +86,22 @@ def run_one(
 
 def results_key(grid: Grid) -> str:
     """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    decide = adapt, baselines, control, moments, rules, gate, state, loop, losses, methods, models, published, views
+    decide = (
+        adapt,
+        baselines,
+        normalisation,
+        stateless,
+        moments,
+        rules,
+        gate,
+        state,
+        loop,
+        losses,
+        methods,
+        models,
+        published,
+        views,
+    )
     code = code_hash(*decide, sys.modules[__name__])
     digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
     for seed in sorted({s % SOURCES for s in grid.seeds}):
@@ -165,21 +180,21 @@ def _settings(method: Method) -> dict:
     own = {key: value for key, value in vars(scorer).items() if key not in ("model", "adapter")}
     if not isinstance(adapter, Adapter):
         return about | own
-    recipe = adapter.recipe
+    inference, optimisation = adapter.recipe.inference, adapter.recipe.optimisation
     own = {key: value if isinstance(value, (int, str, type(None))) else repr(value) for key, value in own.items()}
+    learning = {"losses": [repr(loss) for loss in adapter.recipe.losses], "steps": 0}
+    if optimisation:
+        learning |= {
+            "steps": optimisation.steps,
+            "lr": optimisation.lr,
+            "grad_through_statistics": optimisation.grad_through_statistics,
+            "sam_rho": optimisation.sam_rho,
+        }
     return (
         about
         | ({} if scorer is adapter else own)
-        | {
-            "losses": [repr(loss) for loss in recipe.losses],
-            "statistics": repr(recipe.statistics),
-            "steps": recipe.steps if recipe.losses else 0,
-            "lr": recipe.lr,
-            "through": recipe.through,
-            "views": recipe.views,
-            "gate": repr(recipe.gate),
-            "sharpness": recipe.sharpness,
-        }
+        | learning
+        | {"statistics": repr(inference.statistics), "views": inference.views, "gate": repr(inference.gate)}
     )
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..adaptation import Adaptive, Batch, Source, control, loop, losses, moments, rules, state
+from ..adaptation import Adaptive, Batch, Source, loop, losses, moments, normalisation, rules, state
 from ..adaptation import adapter as adapt
 from ..adaptation import copies as views
 from ..adaptation import gates as gate
-from ..adaptation.adapter import DEFAULT_STATISTICS, Adapter, balanced_batches
+from ..adaptation.adapter import Adapter, balanced_batches
 from ..adaptation.gates import ShiftGate
 from ..imaging import distortions
 from ..imaging.distortions import distort
@@ -27,7 +27,7 @@ from ..models.quality import QualityModel
 from ..models.training import as_float, score_all
 from ..store import cache_folder, code_hash, whole_file
 from . import methods, opinions
-from .methods import BLEND, GC, ORDER, RANK
+from .methods import BLEND, GC, ORDER, RANK, STATISTICS
 from .methods import adapting as _method
 from .opinions import CROP, EPOCHS, LR, SIZE, SUBSETS, Opinions, centre, load, shuffled, split, train_source, untrained
 
@@ -44,14 +44,28 @@ METHODS = {
     "bn-batch": _method("BN, batch", "source", losses=(), statistics=Batch()),
     "bn-blend": _method("BN, blend", "source", losses=(), statistics=BLEND),
     "bn-adaptive": _method("BN, adaptive α", "source", losses=(), statistics=Adaptive(1.5)),
-    "recipe-open": _method("our recipe, no gate", "source", losses=(), statistics=DEFAULT_STATISTICS, views=2),
+    "recipe-open": _method("our recipe, no gate", "source", losses=(), statistics=STATISTICS, views=2),
     "recipe": _method("our recipe", "source"),
     "rank+gc": _method("rank + GC", "bn-blend", losses=(RANK, GC), statistics=BLEND),
     "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
 }
 CHEAP = tuple(METHODS)[:7]
 # Code that decides the results: a change of it starts the cache of runs afresh.
-DECIDE = (adapt, control, distortions, gate, loop, losses, methods, models, moments, opinions, rules, state, views)
+DECIDE = (
+    adapt,
+    normalisation,
+    distortions,
+    gate,
+    loop,
+    losses,
+    methods,
+    models,
+    moments,
+    opinions,
+    rules,
+    state,
+    views,
+)
 PLAN = (  # condition, methods, batch size
     *((condition, CHEAP, 32) for condition in CONDITIONS),
     ("as it is", CHEAP, 8),
@@ -69,7 +83,7 @@ def shift(model: QualityModel, images: Tensor, batch_size: int = 32) -> list[lis
         [[of means, of variances], …], one pair for each BatchNorm layer from the input on; each is the mean over the batches,
         to .01, and about 1 where nothing has shifted.
     """
-    measures = Adapter(model, losses=(), gate=ShiftGate(threshold=math.inf))  # and never adapts
+    measures = Adapter(model, gate=ShiftGate(threshold=math.inf), views=1)  # and never adapts
     batches = [measures.run(images[rows]).shift for rows in balanced_batches(len(images), batch_size)]
     ratios = [[[distance / noise for distance, noise in layer] for layer in batch.values()] for batch in batches]
     return np.mean(ratios, 0).round(2).tolist()

@@ -220,7 +220,7 @@ def distort(
     """Distort a batch.
 
     Args:
-        images: (B, 3, H, W), RGB in [0, 1], floating point.
+        images: (B, 3, H, W), RGB in [0, 1], floating point; half precision is distorted in single precision.
         kind: a name out of `DISTORTIONS`, or B names, one for each image.
         severity: in [0, 1], one number or a (B,) tensor. Where it is 0 the image comes back unchanged.
         generator: on the images' device; the same generator state gives the same result.
@@ -233,6 +233,8 @@ def distort(
     """
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(f"expected floating-point images (B, 3, H, W); got {images.dtype} {tuple(images.shape)}")
+    if images.dtype in (torch.float16, torch.bfloat16):
+        return distort(images.float(), kind, severity, generator).to(images.dtype)
     if not isinstance(severity, Tensor):
         if not 0 <= severity <= 1:
             raise ValueError(f"severity must lie in [0, 1]; got {severity}")

@@ -4,7 +4,7 @@ ONNX writes a network down as a list of plain operations, which runs without PyT
 freezes what BatchNorm knows about its data. Here every such layer measures the batch inside the graph, and a second input,
 the share α, says how much of that counts:
 
-    scores = graph(images, alpha)    # as model(images) under controlled(model, Blend(alpha)); at α = 0 as plain inference
+    scores = graph(images, alpha)    # as model(images) under stateless(model, Blend(alpha)); at α = 0 as plain inference
 
 The graph is written down operation by operation: what happens in it can be read below, and it needs the package `onnx` only.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import get_ident
 
 import torch
 from safetensors import safe_open
@@ -159,8 +160,14 @@ class WrappedModel(ScoringModel):
     def forward(self, images: Tensor, with_features: bool = False):
         """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""
         caught: list[Tensor] = []
+        thread = get_ident()
+
+        def catch(_module, _inputs, output) -> None:
+            if get_ident() == thread:  # another thread may use the module at the same time
+                caught.append(output)
+
         # A hook for the time of one call: the user's module keeps no trace of it.
-        handle = self.module.get_submodule(self.layer).register_forward_hook(lambda _m, _i, out: caught.append(out))
+        handle = self.module.get_submodule(self.layer).register_forward_hook(catch)
         try:
             output = self.module((images - self.mean) / self.std)
         finally:

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from helpers import pictures, snapshot, tiny_mixed, tiny_model
+from helpers import pictures, seeded, snapshot, tiny_mixed, tiny_model
 from torch import nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
 
@@ -13,21 +13,24 @@ from tta_iqa_lib.adaptation import (
     Blend,
     Ema,
     First,
+    Layout,
     Measured,
     Moments,
+    Pass,
     Shrink,
     Source,
+    Stateless,
     Statistics,
     batch_moments,
     batchnorm_layers,
     blend,
-    controlled,
-    displacement,
+    mean_shift,
     measure,
     norm_affine,
     sampling_error,
-    stretch,
+    variance_shift,
 )
+from tta_iqa_lib.adaptation.stateless import Memory
 
 RULES = [
     Source(),
@@ -53,12 +56,14 @@ def close(a, b, tolerance=1e-12) -> bool:
     return all(torch.allclose(x, y, rtol=0, atol=tolerance) for x, y in zip(a, b, strict=True))
 
 
-def used(model, rule, images, **layout) -> dict[str, Moments]:
-    with torch.no_grad(), controlled(model, rule) as control:
-        for name, value in layout.items():
-            setattr(control, name, value)
-        model(images)
-    return control.used
+def run(model, rule, rows, params=None, grad=False, episodes=1, images=None, **options) -> Pass:
+    """One pass; `episodes` and `images` are its layout."""
+    with torch.set_grad_enabled(grad):
+        return Stateless(model)(rows, rule, params, layout=Layout(episodes, images), **options)
+
+
+def used(model, rule, rows, **options) -> dict[str, Moments]:
+    return run(model, rule, rows, **options).used
 
 
 # The algebra of moments
@@ -143,8 +148,7 @@ def test_impossible_rules_are_errors(make):
 def test_no_weight_on_the_batch_is_plain_inference_bit_for_bit(make, rule):
     model, images = make(), pictures(4)
     plain = model(images)
-    with controlled(model, rule):
-        assert torch.equal(model(images), plain)
+    assert torch.equal(run(model, rule, images).scores, plain)
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -155,8 +159,7 @@ def test_all_weight_on_the_batch_is_training_mode(make, rule):
     """In double precision, to rounding."""
     model, images = make().double(), pictures(4).double()
     training = copy.deepcopy(model).train()(images)
-    with controlled(model, rule):
-        found = model(images)
+    found = run(model, rule, images).scores
     assert torch.allclose(found, training, rtol=0, atol=1e-10)
     assert not torch.allclose(found, model(images), rtol=0, atol=1e-3)
 
@@ -167,8 +170,7 @@ def test_a_blend_normalises_with_the_blended_moments():
     x = torch.randn(6, 5, 4, 4, dtype=torch.float64)
     mean, var = (m.view(-1, 1, 1) for m in blend(Moments(layer.running_mean, layer.running_var), moments_of(x), 0.6))
     expected = (x - mean) / torch.sqrt(var + layer.eps) * layer.weight.view(-1, 1, 1) + layer.bias.view(-1, 1, 1)
-    with controlled(layer, Blend(0.6)):
-        assert torch.allclose(layer(x), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(run(layer, Blend(0.6), x).scores, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -178,10 +180,8 @@ def test_copies_never_enter_the_statistics(make, rule):
     model, clean = make(), pictures(4)
     found = []
     for copies in (clean * 0.1, torch.rand(4, 3, 32, 32), clean.flip(0)):
-        with torch.no_grad(), controlled(model, rule) as control:
-            control.clean = 4
-            scores = model(torch.cat([clean, copies]))
-        found.append((scores[:4], control.used))
+        one = run(model, rule, torch.cat([clean, copies]), images=4)
+        found.append((one.scores[:4], one.used))
     for scores, moments in found[1:]:
         assert torch.equal(scores, found[0][0])
         assert all(map(torch.equal, sum(moments.values(), ()), sum(found[0][1].values(), ())))
@@ -191,9 +191,7 @@ def test_copies_never_enter_the_statistics(make, rule):
 def test_copies_are_normalised_with_the_clean_images_moments(rule):
     """A copy that equals its image gets its score, whatever the other copies are."""
     model, clean = tiny_mixed().double(), pictures(4).double()
-    with torch.no_grad(), controlled(model, rule) as control:
-        control.clean = 4
-        scores = model(torch.cat([clean, clean[:2], pictures(2, seed=5).double()]))
+    scores = run(model, rule, torch.cat([clean, clean[:2], pictures(2, seed=5).double()]), images=4).scores
     assert torch.allclose(scores[4:6], scores[:2], rtol=0, atol=1e-12)
 
 
@@ -205,7 +203,7 @@ def test_the_count_of_images_excludes_copies_and_other_episodes():
             seen.append(count)
             return source
 
-    used(tiny_model(), Counting(), pictures(12), episodes=2, clean=2)
+    used(tiny_model(), Counting(), pictures(12), episodes=2, images=2)
     assert set(seen) == {2}
 
 
@@ -216,10 +214,10 @@ def test_a_stream_carries_moments_on(rule):
     first, second = (torch.randn(6, 5, 4, 4, dtype=torch.float64) for _ in range(2))
     source = Moments(layer.running_mean, layer.running_var)
     after_first = used(layer, rule, first)
-    after_second = used(layer, rule, second, previous=after_first)
+    after_second = used(layer, rule, second, carried=after_first)
     expected = blend(source, moments_of(first), 0.3, rule.exact)
-    assert close((m[0] for m in after_first[""]), expected)
-    assert close((m[0] for m in after_second[""]), blend(expected, moments_of(second), 0.3, rule.exact))
+    assert close((m.flatten() for m in after_first[""]), expected)
+    assert close((m.flatten() for m in after_second[""]), blend(expected, moments_of(second), 0.3, rule.exact))
 
 
 # Folded episodes
@@ -228,9 +226,8 @@ def test_a_stream_carries_moments_on(rule):
 def folded(model, rule, params, images, episodes, through):
     """Scores (E, rows) of one pass, and the gradients of Σ scores³ with respect to stacked γ and β."""
     params = {name: p.detach().clone().requires_grad_() for name, p in params.items()}
-    with controlled(model, rule, through) as control:
-        control.episodes, control.clean = episodes, 4
-        scores = functional_call(model, params, (images,)).view(episodes, -1)
+    found = run(model, rule, images, params, through=through, grad=True, episodes=episodes, images=4)
+    scores = found.scores.view(episodes, -1)
     gradients = torch.autograd.grad((scores**3).sum(), list(params.values()))
     return scores.detach(), dict(zip(params, gradients, strict=True))
 
@@ -277,8 +274,8 @@ def test_gradients_flow_through_the_batch_moments_only_if_asked():
 
     def slope(through):
         shift = torch.zeros(3, requires_grad=True)
-        with controlled(layer, Batch(), through):
-            return torch.autograd.grad((weights * layer(x + shift)).sum(), shift)[0]
+        scores = Stateless(layer)(x + shift, Batch(), through=through).scores
+        return torch.autograd.grad((weights * scores).sum(), shift)[0]
 
     assert slope(True).abs().max() < 1e-5
     assert slope(False).abs().min() > 1e-3
@@ -290,25 +287,23 @@ def test_gradients_flow_through_the_batch_moments_only_if_asked():
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_the_users_mode_makes_no_difference(make, rule):
-    """Neither before the block nor inside it."""
+    """Neither when the stateless model is made nor when it runs."""
     model, images = make(), pictures(4)
     found = []
     for before in (True, False):
-        for inside in (None, not before):
-            model.train(before)
-            with torch.no_grad(), controlled(model, rule):
-                if inside is not None:
-                    model.train(inside)
-                found.append(model(images))
-            assert model.training is before
+        for inside in (before, not before):
+            network = Stateless(model.train(before))
+            model.train(inside)
+            with torch.no_grad():
+                found.append(network(images, rule).scores)
+            assert model.training is inside
     assert all(torch.equal(scores, found[0]) for scores in found[1:])
 
 
-def test_dropout_is_off_inside():
+def test_dropout_is_off():
     model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
     x = torch.randn(6, 4)
-    with controlled(model, Source()):
-        assert torch.equal(model(x), model[0](x))
+    assert torch.equal(Stateless(model)(x).scores, Stateless(model[0])(x).scores)
 
 
 def marked_model() -> nn.Module:
@@ -332,49 +327,39 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt, Stop])
 @pytest.mark.parametrize("rule", [Source(), Batch(), Ema(0.5)], ids=str)
-def test_the_model_comes_back_exactly_as_it_was(rule, error):
-    """Modes, buffers, parameters, gradients, hooks, patched forwards and attributes; also after an error."""
-    model = marked_model()
+def test_the_model_is_never_touched(rule, error):
+    """Modes, buffers, parameters, gradients, hooks, patched forwards and attributes; during a pass, and after an error."""
+    model, seen = marked_model(), []
+    layer = list(batchnorm_layers(model).values())[3]
+
+    def look(*_):
+        seen.append(snapshot(model))
+        if error:
+            raise error
+
+    layer.register_forward_hook(look)
     before = snapshot(model)
     try:
-        with controlled(model, rule):
-            assert snapshot(model) != before
-            model(pictures(4))
-            model.train()
-            if error:
-                raise error
+        with torch.no_grad():
+            Stateless(model)(pictures(4), rule)
     except (RuntimeError, KeyboardInterrupt, Stop) as caught:
         assert type(caught) is error
-    assert snapshot(model) == before
+    assert seen == [before] and snapshot(model) == before
 
 
-def test_hooks_of_the_user_run_inside():
+def test_hooks_of_the_user_run():
     model, calls = tiny_mixed(), []
     model[1].register_forward_hook(lambda *_: calls.append(1))
-    with controlled(model, Batch()):
-        model(pictures(2))
+    run(model, Batch(), pictures(2))
     assert calls == [1]
 
 
-def test_blocks_can_be_nested():
-    """The inner rule holds inside, the outer one again afterwards, nothing at the end."""
+def test_one_pass_knows_nothing_of_another():
     model, images = tiny_model(), pictures(4)
-    before = snapshot(model)
-    plain = model(images)
-    with controlled(model, Batch()):
-        outer = model(images)
-        with controlled(model, Source()):
-            assert torch.equal(model(images), plain)
-        assert torch.equal(model(images), outer) and not torch.equal(outer, plain)
-    assert snapshot(model) == before
-
-
-def test_used_moments_carry_no_graph():
-    model = tiny_model()
-    with controlled(model, Blend(0.5), through=True) as control:
-        model(pictures(4))
-    assert control.used.keys() == batchnorm_layers(model).keys()
-    assert not any(m.requires_grad for moments in control.used.values() for m in moments)
+    network, plain = Stateless(model), model(images)
+    outer = network(images, Batch()).scores
+    assert torch.equal(network(images, Source()).scores, plain)
+    assert torch.equal(network(images, Batch()).scores, outer) and not torch.equal(outer, plain)
 
 
 def test_batchnorm_layers_and_affine_parameters_are_found_by_name():
@@ -390,36 +375,28 @@ def test_batchnorm_layers_and_affine_parameters_are_found_by_name():
 
 def test_layers_without_affine_parameters_are_normalised_too():
     layer, x = nn.BatchNorm2d(3, affine=False), torch.randn(6, 3, 4, 4)
-    expected = layer(x).view(2, 3, 3, 4, 4)
-    with controlled(layer.eval(), Batch()) as control:
-        assert torch.allclose(layer(x).view_as(expected), expected, rtol=0, atol=1e-5)
-        control.episodes = 2
-        parts = torch.cat([nn.BatchNorm2d(3, affine=False)(part) for part in x.chunk(2)])
-        assert torch.allclose(layer(x), parts, rtol=0, atol=1e-5)
+    expected = layer(x)
+    assert torch.allclose(run(layer, Batch(), x).scores, expected, rtol=0, atol=1e-5)
+    parts = torch.cat([nn.BatchNorm2d(3, affine=False)(part) for part in x.chunk(2)])
+    assert torch.allclose(run(layer, Batch(), x, episodes=2).scores, parts, rtol=0, atol=1e-5)
 
 
 def test_layers_without_running_statistics_can_only_use_the_batchs():
-    layer, x = nn.BatchNorm2d(3, track_running_stats=False), torch.randn(6, 3, 4, 4)
-    for rule in (Source(), Blend(0.5), Shrink(4), Ema(0.1)):
-        with (
-            pytest.raises(ValueError, match=r"track_running_stats=False\): use statistics=Batch\(\)"),
-            controlled(layer, rule),
-        ):
-            pass
-    with controlled(layer, Batch()):
-        assert torch.allclose(layer(x), layer.train()(x), rtol=0, atol=1e-5)
+    """That is their plain inference, too; what would need the source's moments is refused."""
+    layer, x = nn.BatchNorm2d(3, track_running_stats=False).eval(), torch.randn(6, 3, 4, 4)
+    for rule in (Blend(0.5), Shrink(4), Ema(0.1), Adaptive()):
+        with pytest.raises(ValueError, match=r"track_running_stats=False\): use statistics=Batch\(\)"):
+            run(layer, rule, x)
+    for rule in (Batch(), Source()):
+        assert torch.allclose(run(layer, rule, x).scores, layer(x), rtol=0, atol=1e-5)
 
 
 def test_a_rule_on_a_model_without_batchnorm_is_an_error_that_says_what_to_do():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4))
     for rule in (Batch(), Blend(0.5)):
-        with (
-            pytest.raises(ValueError, match=r"needs BatchNorm layers.*use statistics=Source\(\)"),
-            controlled(model, rule),
-        ):
-            pass
-    with controlled(model, Source()):
-        assert model(pictures(2)).shape == (2, 4, 32, 32)
+        with pytest.raises(ValueError, match=r"needs BatchNorm layers.*use statistics=Source\(\)"):
+            run(model, rule, pictures(2))
+    assert run(model, Source(), pictures(2)).scores.shape == (2, 4, 32, 32)
 
 
 # How far the batch is from the source, and by how much chance alone would be
@@ -465,12 +442,12 @@ def test_half_precision_sampling_errors_are_taken_in_single_precision():
     assert torch.allclose(found, torch.full((1, 2), 5 / 3 / 4), rtol=0, atol=1e-4)
 
 
-def test_displacement_by_hand():
+def test_the_mean_shift_by_hand():
     """Channels displaced by 2 and 3 at variances 4 and 9: (1 + 1) / 2; errors .4 and 1.8: (.1 + .2) / 2."""
     source = Moments(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 9.0]))
     means = torch.tensor([[3.0, -3.0], [1.0, 0.0]], requires_grad=True)
     batch = Measured(means, torch.ones(2, 2), torch.tensor([[0.4, 1.8], [4.0, 0.0]]), torch.ones(2, 2))
-    distance, noise = displacement(source, batch)
+    distance, noise = mean_shift(source, batch)
     assert distance.tolist() == pytest.approx([1.0, 0.0]) and noise.tolist() == pytest.approx([0.15, 0.5])
     assert not distance.requires_grad and not noise.requires_grad
 
@@ -482,7 +459,7 @@ def test_batches_of_the_source_are_displaced_by_chance_alone(count):
     source = Moments(torch.zeros(6).double(), torch.full((6,), variance).double())
     x = series(episodes * count)
     chance, shifted = (
-        displacement(source, Measured(*batch_moments(y, episodes), sampling_error(y, episodes), None))
+        mean_shift(source, Measured(*batch_moments(y, episodes), sampling_error(y, episodes), None))
         for y in (x, x + 0.8)
     )
     assert (chance[0].mean() / chance[1].mean()).item() == pytest.approx(1, abs=0.1)
@@ -490,11 +467,11 @@ def test_batches_of_the_source_are_displaced_by_chance_alone(count):
     assert (shifted[0].mean() - chance[0].mean()).item() == pytest.approx(0.8**2 / variance, abs=0.05)
 
 
-def test_stretch_by_hand():
+def test_the_variance_shift_by_hand():
     """Variances four and e times the source's: (ln² 4 + 1) / 2; where they are equal nothing is left; no gradient."""
     source = Moments(torch.zeros(2), torch.tensor([2.0, 1.0]))
     var = torch.tensor([[8.0, math.e], [2.0, 1.0]], requires_grad=True)
-    distance, noise = stretch(
+    distance, noise = variance_shift(
         source, Measured(torch.zeros(2, 2), var, torch.ones(2, 2), torch.tensor([[0.1, 0.3], [1, 0]]))
     )
     assert distance.tolist() == pytest.approx([(math.log(4) ** 2 + 1) / 2, 0.0])
@@ -539,21 +516,20 @@ def test_adaptive_blends_by_one_minus_noise_over_distance(caution, exact):
     found = Adaptive(caution, exact)(source, measure(x, 3), source, 16)
     alphas = []
     for e, part in enumerate(x.chunk(3)):
-        both = displacement(source, measure(part)), stretch(source, measure(part))
+        both = mean_shift(source, measure(part)), variance_shift(source, measure(part))
         alphas.append(max(0.0, *(1 - caution * noise.item() / distance.item() for distance, noise in both)))
         own = blend(source, moments_of(part), alphas[-1], exact)
         assert close((found.mean[e], found.var[e]), own)
     assert alphas[1] < 0.01 and all(0.1 < alphas[e] < 1 for e in (0, 2))
 
 
-def test_without_a_displacement_adaptive_is_plain_inference_bit_for_bit():
+def test_without_a_mean_shift_adaptive_is_plain_inference_bit_for_bit():
     """The layer's moments are set to the batch's own: nothing has shifted."""
     layer, x = nn.BatchNorm2d(6).eval(), series(8).float()
     layer.running_mean.copy_(batch_moments(x).mean[0])
     layer.running_var.copy_(batch_moments(x).var[0])
     plain = layer(x)
-    with controlled(layer, Adaptive()):
-        assert torch.equal(layer(x), plain)
+    assert torch.equal(run(layer, Adaptive(), x).scores, plain)
 
 
 def test_low_contrast_alone_is_enough_for_adaptive():
@@ -561,9 +537,7 @@ def test_low_contrast_alone_is_enough_for_adaptive():
     layer, x = nn.BatchNorm2d(6).eval(), series(32).float()
     layer.running_mean.copy_(batch_moments(x).mean[0])
     layer.running_var.copy_(4 * batch_moments(x).var[0])
-    with controlled(layer, Adaptive(1.5)) as control:
-        layer(x)
-    assert (control.used[""].var < 1.6 * batch_moments(x).var).all()
+    assert (used(layer, Adaptive(1.5), x)[""].var < 1.6 * batch_moments(x).var).all()
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -571,17 +545,16 @@ def test_low_contrast_alone_is_enough_for_adaptive():
 def test_a_single_image_is_left_to_the_source_by_adaptive_bit_for_bit(make, rule):
     model, image = make(), pictures(1)
     plain = model(image)
-    with controlled(model, rule) as control:
-        assert torch.equal(model(image), plain)
+    found = run(model, rule, image)
+    assert torch.equal(found.scores, plain)
     for name, layer in batchnorm_layers(model).items():
-        assert torch.equal(control.used[name].mean[0], layer.running_mean)
-        assert torch.equal(control.used[name].var[0], layer.running_var)
+        assert torch.equal(found.used[name].mean.flatten(), layer.running_mean)
+        assert torch.equal(found.used[name].var.flatten(), layer.running_var)
 
 
 def test_a_single_image_has_a_finite_score_without_any_caution():
     model = tiny_model()
-    with controlled(model, Adaptive(caution=0)):
-        assert model(pictures(1)).isfinite().all()
+    assert run(model, Adaptive(caution=0), pictures(1)).scores.isfinite().all()
 
 
 def test_under_a_large_shift_adaptive_is_the_batch():
@@ -619,7 +592,8 @@ def test_first_leaves_the_deep_layers_at_the_sources_moments(share, count):
         name
         for name, layer in batchnorm_layers(model).items()
         if not (
-            torch.equal(found[name].mean[0], layer.running_mean) and torch.equal(found[name].var[0], layer.running_var)
+            torch.equal(found[name].mean.flatten(), layer.running_mean)
+            and torch.equal(found[name].var.flatten(), layer.running_var)
         )
     ]
     assert len(batchnorm_layers(model)) == 6
@@ -632,10 +606,8 @@ def test_first_leaves_the_deep_layers_at_the_sources_moments(share, count):
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_first_of_all_layers_is_the_rule_itself(rule):
     model, images = tiny_model(), pictures(4)
-    with controlled(model, rule.rule if isinstance(rule, First) else rule):
-        expected = model(images)
-    with controlled(model, First(rule.rule if isinstance(rule, First) else rule, 1.0)):
-        assert torch.equal(model(images), expected)
+    rule = rule.rule if isinstance(rule, First) else rule
+    assert torch.equal(run(model, First(rule, 1.0), images).scores, run(model, rule, images).scores)
 
 
 @pytest.mark.parametrize("rule", RULES[:-1], ids=str)
@@ -645,24 +617,19 @@ def test_a_plain_rule_is_the_same_at_every_depth(rule):
 
 def test_first_of_first_is_the_smaller_share():
     model, images = tiny_model(), pictures(4)
-    with controlled(model, First(Batch(), 0.25)):
-        expected = model(images)
-    with controlled(model, First(First(Batch(), 0.25), 0.5)):
-        assert torch.equal(model(images), expected)
+    expected = run(model, First(Batch(), 0.25), images).scores
+    assert torch.equal(run(model, First(First(Batch(), 0.25), 0.5), images).scores, expected)
 
 
 # What is measured along the way
 
 
-def with_record(model, rule, images, record=True, through=False, **layout):
-    """Scores, the gradient of Σ scores³ with respect to γ and β, and the control."""
+def with_record(model, rule, rows, record=True, through=False, **layout):
+    """Scores, the gradient of Σ scores³ with respect to γ and β, and what was measured."""
     params = {name: p.detach().clone().requires_grad_() for name, p in norm_affine(model).items()}
-    with controlled(model, rule, through) as control:
-        control.record = record
-        for name, value in layout.items():
-            setattr(control, name, value)
-        scores = functional_call(model, params, (images,))
-    return scores.detach(), torch.autograd.grad((scores**3).sum(), list(params.values())), control
+    found = run(model, rule, rows, params, record=record, through=through, grad=True, **layout)
+    gradients = torch.autograd.grad((found.scores**3).sum(), list(params.values()))
+    return found.scores.detach(), gradients, found.measured
 
 
 RECORDED = [rule for rule in RULES]
@@ -672,11 +639,11 @@ RECORDED = [rule for rule in RULES]
 @pytest.mark.parametrize("through", [False, True], ids=["cut", "through"])
 def test_recording_changes_neither_scores_nor_gradients(rule, through):
     model, images = tiny_model(), pictures(6)
-    scores, slopes, control = with_record(model, rule, images, False, through)
-    assert control.measured == {}
-    again, same, control = with_record(model, rule, images, True, through)
+    scores, slopes, measured = with_record(model, rule, images, False, through)
+    assert measured == {}
+    again, same, measured = with_record(model, rule, images, True, through)
     assert torch.equal(again, scores) and all(map(torch.equal, same, slopes))
-    assert control.measured.keys() == batchnorm_layers(model).keys()
+    assert measured.keys() == batchnorm_layers(model).keys()
 
 
 @pytest.mark.parametrize("rule", [Source(), Blend(0.5), First(Adaptive(), 0.3)], ids=str)
@@ -685,13 +652,13 @@ def test_what_is_recorded_is_of_the_clean_images_whatever_the_rule(rule):
     model = tiny_model().double()
     clean, copies = pictures(6).double(), pictures(4, seed=7).double()
     rows = torch.cat([torch.cat([clean[3 * e : 3 * e + 3], copies[2 * e : 2 * e + 2]]) for e in range(2)])
-    _, _, control = with_record(model, rule, rows, episodes=2, clean=3)
+    _, _, measured = with_record(model, rule, rows, episodes=2, images=3)
     name, layer = next(iter(batchnorm_layers(model).items()))
-    source, batch = control.measured[name]
+    source, batch = measured[name]
     assert torch.equal(source.mean, layer.running_mean) and torch.equal(source.var, layer.running_var)
     inputs = model.features[0]((clean - model.mean) / model.std)
     assert close(batch, measure(inputs, 2))
-    deep = [batch for _, batch in control.measured.values()][1:]
+    deep = [batch for _, batch in measured.values()][1:]
     assert all(batch.mean.requires_grad and batch.var.requires_grad and not batch.error.requires_grad for batch in deep)
 
 
@@ -706,3 +673,144 @@ def test_a_running_average_over_single_images_ends_at_the_moments_of_all_of_them
             carried = Ema(1 / k, exact)(carried, batch_moments(image), carried, 1)
         assert torch.allclose(carried.mean, whole.mean, atol=1e-5)
         assert torch.allclose(carried.var, whole.var, rtol=1e-4) == exact
+
+
+# Odd models
+
+
+class Reordered(nn.Module):
+    """Two stages that are registered in the order in which they run, or in the other."""
+
+    def __init__(self, reverse: bool):
+        super().__init__()
+        stages = {
+            f"stage{i}": nn.Sequential(nn.Conv2d(c, 6, 3), nn.BatchNorm2d(6), nn.ReLU()) for i, c in ((0, 3), (1, 6))
+        }
+        for name in reversed(stages) if reverse else stages:
+            setattr(self, name, stages[name])
+
+    def forward(self, x):
+        return self.stage1(self.stage0(x)).mean((2, 3))
+
+
+def test_first_means_first_in_the_pass_not_in_the_list_of_layers():
+    ordered, reverse = (seeded(lambda r=r: Reordered(r)).eval() for r in (False, True))
+    reverse.load_state_dict(ordered.state_dict())
+    images = pictures(6)
+    found = [run(model, First(Batch(), 0.5), images) for model in (ordered, reverse)]
+    assert torch.equal(found[0].scores, found[1].scores)
+    assert list(found[1].used) == ["stage0.1", "stage1.1"]
+
+
+class Activated(nn.BatchNorm2d):
+    """A subclass that does more than its parent, as timm's layers do."""
+
+    def forward(self, x):
+        return super().forward(x).abs()
+
+
+@pytest.mark.parametrize("rule", [Source(), Batch(), Blend(0.5)], ids=str)
+def test_what_a_subclass_adds_to_batchnorm_is_kept(rule):
+    plain_layer, layer, x = nn.BatchNorm2d(3).eval(), Activated(3).eval(), torch.randn(5, 3, 4, 4)
+    assert torch.equal(run(layer, rule, x).scores, run(plain_layer, rule, x).scores.abs())
+
+
+def test_a_layer_that_stands_twice_and_one_gamma_for_two_layers():
+    """Under its first name it is adapted wherever it stands; nothing is left behind."""
+    bn = nn.BatchNorm2d(3)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = bn, bn
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    model, x = Twice().eval(), torch.randn(4, 3, 5, 5)
+    before = snapshot(model)
+    gamma = torch.tensor([2.0, 0.5, 1.0])
+    found = run(model, Source(), x, {"a.weight": gamma}).scores
+    assert torch.allclose(found, x * gamma.view(1, 3, 1, 1) ** 2, atol=1e-4)
+    assert snapshot(model) == before
+
+    tied = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).eval()
+    tied[1].weight = tied[0].weight
+    assert torch.allclose(run(tied, Source(), x, {"0.weight": gamma}).scores, found, atol=1e-4)
+    with pytest.raises(ValueError, match=r"no parameter '0\.wieght'"):
+        run(tied, Source(), x, {"0.wieght": gamma})
+
+
+class Tokens(nn.Module):
+    """Patches folded into the batch before BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 6, 8, 8), nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # (B, T, 6)
+        return self.norm(tokens.reshape(-1, 6)).view_as(tokens).mean(1)
+
+
+def test_rows_that_cannot_be_told_apart_are_refused_in_one_pass_with_copies():
+    model, images = seeded(lambda: Tokens()).eval(), pictures(4)
+    found = run(model, Batch(), images)
+    assert not found.rowwise
+    assert torch.allclose(found.scores, copy.deepcopy(model).train()(images), atol=1e-5)
+    for layout in ({"images": 2}, {"episodes": 2}):
+        with pytest.raises(ValueError, match="layer 'norm' sees 64 rows for 4 images"):
+            run(model, Batch(), images, **layout)
+
+
+def test_an_input_that_the_model_changes_in_place_is_not_the_callers():
+    class Halves(nn.Module):
+        def forward(self, x):
+            return x.mul_(0.5)
+
+    images = pictures(2)
+    before = images.clone()
+    run(Halves(), Source(), images)
+    assert torch.equal(images, before)
+
+
+def test_modules_that_a_later_step_need_not_run_again_are_remembered():
+    """What depends on no adapted parameter runs once; the scores and gradients are those of a full pass."""
+    model, images, calls = tiny_model(), pictures(6), []
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(lambda *_, name=name: calls.append(name))
+    late = dict(list(norm_affine(model).items())[6:])
+    params = {name: p.detach().clone().requires_grad_() for name, p in late.items()}
+    network, memory = Stateless(model), Memory()
+    layout = Layout(1, 4)
+    full = network(images, Blend(0.5), params, layout=layout).scores
+    kept = [network(images, Blend(0.5), params, layout=layout, memory=memory) for _ in range(2)]
+    slopes = [torch.autograd.grad((scores**2).sum(), list(params.values())) for scores in (full, kept[1].scores)]
+    assert torch.equal(kept[0].scores, full) and torch.equal(kept[1].scores, full)
+    assert all(map(torch.equal, *slopes))
+    assert kept[1].used.keys() == batchnorm_layers(model).keys()
+    hooked = [calls.count(name) for name in dict.fromkeys(calls)]
+    assert hooked[0] == 3 and memory.kept  # hooks still run
+    with torch.no_grad():
+        alone = network(images[:4], Blend(0.5), params).scores
+        short = network(images[:4], Blend(0.5), params, memory=memory.of_images(layout)).scores
+    assert torch.allclose(short, alone, atol=1e-6)
+
+
+def test_what_is_changed_in_place_is_not_remembered():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+
+        def forward(self, x):
+            y = self.first(x)
+            y += 1
+            return self.second(y).mean((2, 3))
+
+    model, images = seeded(InPlace).eval(), pictures(3)
+    params = {name: p.detach().clone().requires_grad_() for name, p in norm_affine(model).items()}
+    network, memory = Stateless(model), Memory()
+    first, second = (network(images, Source(), params, memory=memory).scores for _ in range(2))
+    assert torch.equal(first, second) and memory.kept == {}

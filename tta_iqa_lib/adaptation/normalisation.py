@@ -1,0 +1,73 @@
+"""The normalisation layers of a model, and the one computation that `Stateless` puts in BatchNorm's place (chapter 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn, rsqrt
+from torch.nn.functional import batch_norm
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from .moments import Moments
+
+NORM_LAYERS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, _InstanceNorm)
+
+
+def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers of a model by name, in the order in which they are registered."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+
+
+def norm_affine(model: nn.Module) -> dict[str, nn.Parameter]:
+    """γ and β of every normalisation layer, by their full names: what TENT-like methods adapt [wang2021tent]."""
+    return {
+        f"{name}.{key}" if name else key: parameter
+        for name, layer in model.named_modules()
+        if isinstance(layer, NORM_LAYERS)
+        for key, parameter in layer.named_parameters(recurse=False)
+    }
+
+
+class LateNormAffine:
+    """γ and β of the last `share` of the normalisation layers, in the order of registration. Chapter 8.
+
+    The layers before them are the same at every step, so `adapt_batch` runs them once, and keeps no graph of them.
+    """
+
+    def __init__(self, share: float = 0.5):
+        if not 0 < share <= 1:
+            raise ValueError(f"share must lie in (0, 1]; got {share}")
+        self.share = share
+
+    def __call__(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        found = norm_affine(model)
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in found))
+        late = set(layers[len(layers) - round(self.share * len(layers)) :])
+        return {name: parameter for name, parameter in found.items() if name.rpartition(".")[0] in late}
+
+    def __repr__(self) -> str:
+        return f"LateNormAffine({self.share})"
+
+
+def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """γ (x − μ) / √(v + ε) + β. Chapter 5, eq-batchnorm.
+
+    Args:
+        x: (E·R, C, …), E episodes of R rows.
+        moments: (C,) for all rows, or (E, C): one row an episode.
+        weight, bias: γ and β, (C,) or (E, C), or None.
+    """
+    wide = moments.mean.dtype if weight is None else torch.promote_types(moments.mean.dtype, weight.dtype)
+    parts = [None if p is None else p.to(wide) for p in (*moments, weight, bias)]  # in single precision where one is
+    episodes = max(len(p) if p.ndim == 2 else 1 for p in parts if p is not None)
+    if episodes == 1 and not moments.mean.requires_grad:
+        # PyTorch's own kernel: with the source's moments bit for bit plain inference.
+        mean, var, weight, bias = (None if p is None else p.reshape(-1) for p in parts)
+        return batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    mean, var, weight, bias = parts
+    scale = rsqrt(var + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    shape = (episodes if scale.ndim == 2 else 1, 1, -1) + (1,) * (x.ndim - 2)
+    rows = x.unflatten(0, (episodes, -1))  # (E, R, C, …)
+    return torch.addcmul(shift.view(shape), rows, scale.view(shape)).flatten(0, 1).to(x.dtype)

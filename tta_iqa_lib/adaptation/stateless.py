@@ -1,0 +1,353 @@
+"""A forward pass as a value: parameters and rows in, scores, features and moments out (chapter 8).
+
+PyTorch gives two ways to compute with other parameters or other statistics than a module holds: change it and change it back, or
+intercept what it computes. The first leaves traces when two threads share a module, when it is interrupted, or when a
+layer is reachable under two names. Here the tree of modules is copied, which takes microseconds a module, while all tensors are
+shared; in the copy BatchNorm asks a rule for its moments. The user's module is never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm, _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from .moments import Measured, Moments, batch_moments, measure
+from .normalisation import batchnorm_layers, normalise
+from .rules import Source, Statistics
+
+# Layers whose whole computation is ours; a subclass may do more (timm's adds an activation), so only its core is replaced.
+_PLAIN = {layer.forward for layer in (BatchNorm1d, BatchNorm2d, BatchNorm3d)}
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+# Wrappers that decide how a module is run; adapting runs what is inside. (By name: importing the compiler takes a second.)
+_INSIDE = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a pass are laid out: one block an episode, its images first, then their copies.
+
+    Attributes:
+        episodes: E, so many blocks of equal length.
+        images: B, so many rows of a block are the test images that moments come from (None: all of them).
+        crops: so many consecutive images show parts of one picture (see `measure`).
+    """
+
+    episodes: int = 1
+    images: int | None = None
+    crops: int = 1
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass gave.
+
+    Attributes:
+        scores: the module's output; of a scoring model (rows,).
+        features: (rows, D), of a scoring model; else None.
+        used: the moments that normalised, by BatchNorm layer, (C,) or (E, C) each, in the order of the pass.
+        measured: (source moments, `Measured` of the images), likewise; of a pass with `record`.
+        rowwise: did every BatchNorm layer see one row an image? Where patches or crops are folded into the batch, episodes and
+            copies cannot be told apart.
+    """
+
+    scores: Tensor
+    features: Tensor | None
+    used: dict[str, Moments]
+    measured: dict[str, tuple[Moments, Measured]]
+    rowwise: bool
+
+
+@dataclass
+class Memory:
+    """Outputs of modules that do not depend on the adapted parameters, so that later steps need not compute them again.
+
+    Attributes:
+        kept: by place in the pass, each with its version: what was changed in place is not kept.
+        used, measured: of the BatchNorm layers.
+        open: is the next pass to fill it?
+    """
+
+    kept: dict[tuple, tuple[Tensor, int]] = field(default_factory=dict)
+    used: dict[str, Moments] = field(default_factory=dict)
+    measured: dict[str, tuple[Moments, Measured]] = field(default_factory=dict)
+    open: bool = True
+
+    def of_images(self, layout: Layout) -> Memory:
+        """The same of the images alone, without their copies."""
+        blocks = {place: rows.unflatten(0, (layout.episodes, -1)) for place, (rows, _) in self.kept.items()}
+        kept = {place: rows[:, : layout.images].flatten(0, 1) for place, rows in blocks.items()}
+        return Memory({place: (rows, rows._version) for place, rows in kept.items()}, self.used, self.measured, False)
+
+    def close(self, used: dict[str, Moments], measured: dict[str, tuple[Moments, Measured]]) -> None:
+        """End the pass that filled it."""
+        self.kept = {place: (rows, version) for place, (rows, version) in self.kept.items() if rows._version == version}
+        self.used, self.measured, self.open = used, measured, False
+
+
+@dataclass
+class _Now:
+    """The pass that is being computed."""
+
+    rules: Mapping[str, Statistics]
+    layout: Layout
+    carried: Mapping[str, Moments]
+    record: bool
+    through: bool
+    rows: int
+    memory: Memory | None
+    used: dict[str, Moments] = field(default_factory=dict)
+    measured: dict[str, tuple[Moments, Measured]] = field(default_factory=dict)
+    rowwise: bool = True
+    place: tuple = ()
+    calls: dict[tuple, int] = field(default_factory=dict)
+
+
+class Stateless:
+    """A model whose parameters and statistics are arguments. Chapter 8.
+
+    Example::
+
+        network = Stateless(model)
+        scores = network(images, Blend(0.7)).scores  # moments: 0.7 of this batch, 0.3 of the source
+        again = network(images, Blend(0.7), {"features.1.weight": gamma}).scores
+
+    It always computes as in evaluation mode, whatever the modes of the model's parts, and keeps nothing of a pass. Use one
+    from one thread at a time; several may stand on one model.
+
+    Args:
+        model: a scoring model, or any module (its `Pass` then has no features). Never changed.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model, self.layers = model, batchnorm_layers(model)
+        self.order: tuple[str, ...] | None = None  # BatchNorm layers in the order in which they run, after a first pass
+        self._names = {id(layer): name for name, layer in self.layers.items()}
+        self._copies: dict[int, nn.Module] = {}
+        self._places: dict[int, list[tuple[dict, str]]] = {}  # where the copy holds a parameter, by the parameter's id
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._now: _Now | None = None
+        self._copy = self._copied(model)
+
+    def __call__(
+        self,
+        rows: Tensor,
+        statistics: Statistics | None = None,
+        params: Mapping[str, Tensor] | None = None,
+        *,
+        layout: Layout | None = None,
+        carried: Mapping[str, Moments] | None = None,
+        record: bool = False,
+        through: bool = False,
+        memory: Memory | None = None,
+    ) -> Pass:
+        """One pass over rows (E·R, 3, H, W).
+
+        Args:
+            statistics: the rule of the BatchNorm layers; None: plain inference.
+            params: tensors in place of the model's, by full name; γ and β of BatchNorm may be (E, C), a row an episode.
+            layout: how the rows are laid out; None: one episode of images.
+            carried: moments of the batch before, by layer; those of a stream.
+            record: measure the images' moments, whatever the rule, gradients included.
+            through: let gradients flow through the batch's moments.
+            memory: fills it, or saves what it holds.
+
+        Raises:
+            ValueError: the rule needs BatchNorm layers, or running statistics, that the model does not have; unknown names;
+                or a layer sees other rows than the layout says.
+        """
+        statistics = Source() if statistics is None else statistics
+        self._check(statistics)
+        layout = layout or Layout()
+        now = _Now(self._rules(statistics, rows), layout, carried or {}, record, through, len(rows), memory)
+        held = [(place, key, place[key]) for name in params or () for place, key in self._where(name)]
+        self._now = now
+        try:
+            for name, tensor in (params or {}).items():
+                for place, key in self._where(name):
+                    place[key] = tensor
+            scoring = hasattr(self.model, "higher_is_better")
+            # A copy of the rows: a model may change its input in place.
+            output = self._copy(rows.clone(), with_features=True) if scoring else self._copy(rows.clone())
+        finally:
+            self._now = None
+            for place, key, tensor in held:
+                place[key] = tensor
+        if memory is not None:
+            if memory.open:
+                memory.close(now.used, now.measured)
+            else:
+                now.used, now.measured = memory.used | now.used, memory.measured | now.measured
+        scores, features = output if scoring else (output, None)
+        if self.order is None:
+            self.order = tuple(now.used)
+        return Pass(scores, features, now.used, now.measured, now.rowwise)
+
+    def _check(self, statistics: Statistics) -> None:
+        if statistics.uses_batch and not self.layers:
+            raise ValueError(f"{statistics} needs BatchNorm layers, and this model has none: use statistics=Source()")
+        without = [name for name, layer in self.layers.items() if layer.running_mean is None]
+        if without and not statistics.without_source:
+            raise ValueError(
+                f"layer '{without[0]}' keeps no running statistics (track_running_stats=False): use statistics=Batch()"
+            )
+
+    def _rules(self, statistics: Statistics, rows: Tensor) -> dict[str, Statistics]:
+        """What the rule says for each layer; "first" means first in the pass, which may have to be found out."""
+        if type(statistics).at is Statistics.at:
+            return dict.fromkeys(self.layers, statistics)
+        if self.order is None:
+            with torch.no_grad():
+                self(rows[:1])
+        order = self.order or ()
+        return {name: statistics.at(i / len(order)) for i, name in enumerate(order)}
+
+    def _where(self, name: str) -> list[tuple[dict, str]]:
+        if name not in self._parameters:
+            raise ValueError(f"the model has no parameter '{name}'")
+        return self._places[id(self._parameters[name])]
+
+    # The copy of the tree
+
+    def _copied(self, module: nn.Module) -> nn.Module:
+        """A module like this one, with the same tensors, in evaluation mode, whose BatchNorm layers ask `_normalise`."""
+        if id(module) in self._copies:
+            return self._copies[id(module)]
+        if isinstance(module, torch.jit.ScriptModule):
+            return module
+        inside = _INSIDE.get(type(module).__name__)
+        copy = _Through(inside) if inside else object.__new__(type(module))
+        self._copies[id(module)] = copy
+        own = dict(module.__dict__)
+        if inside:
+            own = copy.__dict__ | {"_modules": {inside: module._modules[inside]}}
+        # Parameters are cut off from autograd: gradients are for what is adapted only.
+        own["_parameters"] = {
+            key: p if p is None or not p.requires_grad else p.detach() for key, p in own["_parameters"].items()
+        }
+        for key, parameter in module._parameters.items():
+            if parameter is not None and not inside:
+                self._places.setdefault(id(parameter), []).append((own["_parameters"], key))
+        own |= {key: own[key].copy() for key in _HOOKS}  # a wrapper may add one for the time of a call
+        own["training"], own["_compiled_call_impl"] = False, None
+        forward = own.pop("forward", None) or partial(type(copy).forward, copy)
+        copy.__dict__.update(own)
+        copy.__dict__["_modules"] = {
+            name: None if child is None else self._copied(child) for name, child in own["_modules"].items()
+        }
+        name = self._names.get(id(module))
+        if name is not None:
+            forward = self._batchnorm(name, module, copy, forward)
+        copy.__dict__["forward"] = partial(self._remember, id(module), forward)
+        return copy
+
+    def _batchnorm(self, name: str, layer: _BatchNorm, copy: nn.Module, forward):
+        ours = partial(self._normalise, name, layer, copy)
+        if type(layer).forward in _PLAIN and "forward" not in layer.__dict__:
+            return ours
+        if type(layer) is SyncBatchNorm:  # its own checks ask for a GPU
+            return ours
+
+        def within(*args, **kwargs):
+            with _Interception(ours, layer.num_batches_tracked):
+                return forward(*args, **kwargs)
+
+        return within
+
+    def _remember(self, module: int, forward, *args, **kwargs):
+        """Run a module, or take its output from the memory."""
+        now = self._now
+        if now is None or now.memory is None:
+            return forward(*args, **kwargs)
+        above, key = now.place, (now.place, module)
+        now.calls[key] = count = now.calls.get(key, 0) + 1
+        place = (*above, (module, count))
+        if place in now.memory.kept:
+            return now.memory.kept[place][0]
+        now.place = place
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            now.place = above
+        constant = isinstance(output, Tensor) and not output.requires_grad and len(output) == now.rows
+        if now.memory.open and torch.is_grad_enabled() and constant and output.ndim > 1:
+            inner = [other for other in now.memory.kept if other[: len(place)] == place]
+            for other in inner:
+                del now.memory.kept[other]
+            now.memory.kept[place] = output, output._version
+        return output
+
+    def _normalise(self, name: str, layer: _BatchNorm, copy: nn.Module, x: Tensor) -> Tensor:
+        """In place of the layer's own computation."""
+        now = self._now
+        assert now is not None
+        source, rule = Moments(layer.running_mean, layer.running_var), now.rules.get(name, Source())
+        layout, bare = now.layout, source.mean is None
+        if len(x) != now.rows:
+            now.rowwise = False
+            if layout.episodes > 1 or layout.images is not None:
+                raise ValueError(
+                    f"layer '{name}' sees {len(x)} rows for {now.rows} images: episodes and copies cannot share a pass"
+                )
+        moments = source
+        record = now.record and not bare  # without running statistics there is no shift to measure
+        if rule.uses_batch or record or bare:
+            images = x  # (E·R, C, …)
+            if layout.images is not None:
+                images = x.unflatten(0, (layout.episodes, -1))[:, : layout.images].flatten(0, 1)  # (E·B, C, …)
+            images = images if now.through or record else images.detach()
+            error = record or rule.uses_error
+            crops = layout.crops if len(x) == now.rows else 1
+            batch = measure(images, layout.episodes, crops) if error else batch_moments(images, layout.episodes)
+            if record:
+                now.measured[name] = source, batch
+            if not now.through:
+                batch = type(batch)(*(part.detach() for part in batch))
+            count = layout.images or now.rows // layout.episodes
+            if bare and not rule.uses_batch:
+                moments = Moments(*batch[:2])
+            else:
+                moments = Moments(*rule(source, batch, now.carried.get(name, source), count)[:2])
+        elif name in now.carried:
+            moments = rule(source, source, now.carried[name], 0)
+        now.used[name] = moments
+        return normalise(x, moments, copy.weight, copy.bias, layer.eps)
+
+
+class _Through(nn.Module):
+    """Stands for a wrapper (compiled, parallel) and calls what is inside."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+
+    def forward(self, *args, **kwargs):
+        return getattr(self, self.name)(*args, **kwargs)
+
+
+class _Interception(TorchFunctionMode):
+    """Puts a computation in the place of batch normalisation, in this thread alone."""
+
+    def __init__(self, normalise, counter: Tensor | None):
+        super().__init__()
+        self.normalise, self.counter = normalise, counter
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.nn.functional.batch_norm, torch.batch_norm):
+            return self.normalise(args[0] if args else kwargs["input"])
+        if (
+            func is Tensor.add_ and args[0] is self.counter
+        ):  # a forward that somebody bound to the module in training mode
+            return self.counter
+        return func(*args, **(kwargs or {}))

@@ -16,7 +16,8 @@ from tta_iqa_lib.apps.scoring import score_files
 from tta_iqa_lib.experiments import grids
 from tta_iqa_lib.experiments import runner as experiments
 from tta_iqa_lib.experiments.analysis import mean_srcc
-from tta_iqa_lib.imaging.files import PHOTOGRAPHS, photograph, symmetries
+from tta_iqa_lib.imaging.crops import symmetries
+from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models.quality import load_source_model
 
 

@@ -134,9 +134,9 @@ def plcc_logistic(pred, target) -> float:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a poor start overflows, or leaves its covariance open
                 parameters, _ = optimize.curve_fit(logistic, pred, target, start, maxfev=20_000)
-            squares = float(((logistic(pred, *parameters) - target) ** 2).sum())
         except (RuntimeError, TypeError):  # did not converge; fewer images than parameters
             continue
+        squares = float(((logistic(pred, *parameters) - target) ** 2).sum())
         if squares < least:
             best, least = parameters, squares
     line = (1 - raw**2) * float(((target - target.mean()) ** 2).sum())  # what a straight line leaves over
@@ -149,11 +149,11 @@ def plcc_logistic(pred, target) -> float:
 
 def _logistic_starts(pred: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
     """The usual start, and the three best of a grid over centre and width, with `top` and `bottom` by linear least squares."""
-    spread = np.quantile(pred, np.linspace(0.05, 0.95, 10))
-    scales = [scale for scale in (pred.std(), spread[-1] - spread[0], spread[7] - spread[2]) if scale > 0]
+    centres = np.quantile(pred, (np.arange(40) + 0.5) / 40)
+    scales = [scale for scale in (pred.std(), centres[-2] - centres[1], centres[30] - centres[10]) if scale > 0]
     found = []
-    for centre in spread:
-        for width in (scale * share for scale in scales for share in (0.05, 0.2, 0.5, 2)):
+    for centre in centres:
+        for width in (scale * share for scale in scales for share in (0.01, 0.05, 0.2, 0.5, 2)):
             curve = logistic(pred, 1.0, 0.0, centre, width)
             moved = curve - curve.mean()
             if (power := moved @ moved) > 1e-12:

@@ -220,15 +220,28 @@ def test_every_orientation_is_that_of_pillow(tmp_path, orientation):
 # Colours
 
 
-def swapped_profile() -> bytes:
-    """A profile whose red, green and blue are sRGB's green, red and blue: what is said to be red is green."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+def srgb_profile() -> tuple[bytearray, dict[bytes, slice]]:
+    """A profile of sRGB, and where the positions and sizes of its parts stand in it."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     (count,) = struct.unpack(">I", profile[128:132])
-    tags = {profile[i : i + 4]: i for i in range(132, 132 + 12 * count, 12)}
-    swapped = bytearray(profile)
-    red, green = (slice(tags[name] + 4, tags[name] + 12) for name in (b"rXYZ", b"gXYZ"))
-    swapped[red], swapped[green] = profile[green], profile[red]
-    return bytes(swapped)
+    return profile, {bytes(profile[i : i + 4]): slice(i + 4, i + 12) for i in range(132, 132 + 12 * count, 12)}
+
+
+def swapped_profile() -> bytes:
+    """Red and green change places: what is said to be red is green."""
+    profile, parts = srgb_profile()
+    red, green = parts[b"rXYZ"], parts[b"gXYZ"]
+    profile[red], profile[green] = profile[green], profile[red]
+    return bytes(profile)
+
+
+def nearly_srgb() -> bytes:
+    """Green is lighter by a thousandth, as rounded numbers of other makers have it."""
+    profile, parts = srgb_profile()
+    (start, _size) = struct.unpack(">2I", profile[parts[b"gXYZ"]])
+    place = slice(start + 12, start + 16)
+    profile[place] = struct.pack(">i", round(1.001 * struct.unpack(">i", profile[place])[0]))
+    return bytes(profile)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
@@ -244,9 +257,9 @@ def test_a_colour_profile_is_applied(tmp_path, mode):
 
 
 def test_srgb_under_any_name_changes_nothing(tmp_path):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(COLOURS).save(tmp_path / "a.png", icc_profile=profile)
-    assert torch.equal(read_image(tmp_path / "a.png"), as_tensor(COLOURS))
+    for profile in (bytes(srgb_profile()[0]), nearly_srgb()):
+        Image.fromarray(COLOURS).save(tmp_path / "a.png", icc_profile=profile)
+        assert torch.equal(read_image(tmp_path / "a.png"), as_tensor(COLOURS))
 
 
 @pytest.mark.parametrize("profile", [b"junk", swapped_profile()[:200]])

@@ -28,6 +28,7 @@ def run(*arguments):
 def run_process(*arguments, encoding="utf-8", **options):
     """In a process of its own, as streams and encodings are those of the process."""
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # what is in a buffer is what can be lost
     return subprocess.run([*PROGRAM, *arguments], env=environment, **{"capture_output": True, **options})
 
 

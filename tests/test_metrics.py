@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tta_iqa_lib.metrics import (
     ConstantInputWarning,
     bootstrap,
     evaluate,
-    evenly,
+    evenly_spaced,
     krcc,
     plcc,
     plcc_logistic,
@@ -90,6 +92,38 @@ def test_scores_must_be_a_vector_of_two_or_more(metric):
         metric([1.0], [1.0])
 
 
+@pytest.mark.parametrize("metric", [srcc, plcc, krcc, plcc_logistic])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64], ids=str)
+def test_every_type_of_number_is_taken_as_it_is(metric, dtype):
+    """Small whole numbers are exact in all of them; in a vector, or in a list of single ones."""
+    a, b = with_ties(1)
+    tensor = torch.tensor(a).to(dtype)
+    assert metric(tensor, b) == metric(list(tensor), b) == metric(a, b)
+
+
+@pytest.mark.parametrize("metric", [srcc, plcc, krcc, plcc_logistic, evaluate])
+@pytest.mark.parametrize(
+    "bad",
+    [["a", "b"], ["1", "2"], [1.0, None], [1 + 2j, 0j], torch.ones(2) * 1j, [[1.0], [1.0, 2.0]], "12", {"a": 1}, None],
+)
+def test_what_is_no_number_is_an_error_that_says_which_argument_and_what(metric, bad):
+    with pytest.raises(ValueError, match="predictions must be real numbers, one per image; got "):
+        metric(bad, [1.0, 2.0])
+    with pytest.raises(ValueError, match="targets must be real numbers"):
+        metric([1.0, 2.0], bad)
+
+
+@pytest.mark.parametrize("metric", [srcc, plcc, krcc, plcc_logistic, evaluate])
+def test_a_column_is_not_a_vector_and_nothing_is_too_little(metric):
+    for pred, target, name in ((torch.rand(4, 1), torch.rand(4), "predictions"), ([1, 2], [[1], [2]], "targets")):
+        with pytest.raises(
+            ValueError, match=rf"{name}: expected one score per image, shape \(N,\); got shape \(\d, 1\)"
+        ):
+            metric(pred, target)
+    with pytest.raises(ValueError, match="at least two images; got 0"):
+        metric([], torch.empty(0))
+
+
 def sigmoid_relation(sign: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     x = np.linspace(-6, 6, 80)
     return x, 30 + sign * 40 / (1 + np.exp(-2 * x)) + np.random.default_rng(0).normal(0, 0.5, 80)
@@ -103,6 +137,46 @@ def test_logistic_fit_straightens_a_sigmoid():
 def test_logistic_fit_keeps_the_sign_of_a_scorer_that_is_wrong_way_round():
     pred, target = sigmoid_relation(-1)
     assert plcc_logistic(pred, target) < -0.999 < -0.97 < plcc(pred, target)
+
+
+@pytest.mark.parametrize("far", [1e4, -1e4, 1e8])
+def test_one_prediction_far_out_does_not_lead_the_logistic_fit_astray(far):
+    """Such as a metric that blows up on a flat image: the curve is there to flatten it."""
+    pred, target = sigmoid_relation()
+    found = plcc_logistic(np.append(pred, far), np.append(target, target.mean()))
+    assert found > 0.95 > 0.2 > abs(plcc(np.append(pred, far), np.append(target, target.mean())))
+
+
+@pytest.mark.parametrize(("seed", "size"), [(0, 60), (5, 60), (3, 100), (6, 100), (7, 300)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_no_logistic_curve_of_a_fine_grid_leaves_less_over_than_the_fit(seed, size, scale):
+    """Of 40 × 40 centres and widths, heights by linear least squares; a bow, waves and noise have several optima."""
+    generator = np.random.default_rng(seed)
+    pred, noise = generator.normal(size=(2, size))
+    for target in (pred**2 + 0.1 * noise, np.sin(3 * pred) + 0.2 * noise, noise):
+        curves = [
+            metrics.logistic(pred, 1, 0, centre, width)
+            for centre in np.quantile(pred, np.linspace(0, 1, 40))
+            for width in np.geomspace(0.01, 30, 40)
+        ]
+        best = max(abs(pearson(curve, target)) for curve in curves if curve.std() > 1e-9)
+        assert abs(plcc_logistic(scale * pred, target)) > best - 2e-3
+
+
+def test_logistic_fit_that_ends_worse_than_a_straight_line_is_not_used(monkeypatch):
+    monkeypatch.setattr(
+        optimize, "curve_fit", lambda f, x, y, start, **_: ([y.min(), y.max(), x.mean(), x.std()], None)
+    )
+    pred, target = sigmoid_relation()
+    with pytest.warns(UserWarning, match="raw correlation"):
+        assert plcc_logistic(pred, target) == plcc(pred, target)
+
+
+def test_scipy_is_imported_only_where_it_is_used():
+    """Half a second of every start of the command line."""
+    code = "import sys, tta_iqa_lib.metrics; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"scipy", "sklearn", "skimage", "matplotlib", "piq", "torchvision"} & set(run.stdout.split())
 
 
 def test_logistic_fit_that_fails_returns_the_raw_correlation_and_warns(monkeypatch):
@@ -218,7 +292,7 @@ def test_an_interval_prints_value_and_bounds():
 
 @pytest.mark.parametrize(("total", "count"), [(10, 4), (10, 10), (10, 25), (1200, 128)])
 def test_an_even_selection_has_both_ends_no_row_twice_and_equal_steps(total, count):
-    rows = evenly(total, count)
+    rows = evenly_spaced(total, count)
     assert len(rows) == min(total, count) and (rows[0], rows[-1]) == (0, total - 1)
     steps = np.diff(rows)
     assert steps.min() >= 1 and steps.max() - steps.min() <= 1

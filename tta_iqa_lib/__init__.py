@@ -19,7 +19,8 @@ from .adaptation.losses import (
 from .adaptation.state import Result, State
 from .datasets.tinyshift import tinyshift
 from .imaging.distortions import distort
-from .imaging.files import ImageError, photograph, read_image
+from .imaging.files import ImageError, read_image
+from .imaging.scenes import photograph
 from .metrics import evaluate, krcc, plcc, srcc
 from .models.quality import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
 

@@ -13,33 +13,52 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import optimize, stats
 
 
 class ConstantInputWarning(UserWarning):
     """A correlation was asked for scores that are all equal: it is undefined (NaN)."""
 
 
-def as_vector(values) -> np.ndarray:
-    """Tensor, list or array of N numbers → float64 array (N,).
+def as_vector(values, name: str = "scores") -> np.ndarray:
+    """Tensor (any floating type, any device), list or array of N numbers → float64 array (N,).
+
+    Args:
+        name: of the argument, for the message.
 
     Raises:
-        ValueError: not one-dimensional.
+        ValueError: not one-dimensional, or not real numbers.
     """
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    vector = np.asarray(values, dtype=np.float64)
+
+    def plain(value):  # NumPy knows neither bfloat16 nor other devices
+        return (
+            value.detach().cpu().double().numpy()
+            if isinstance(value, torch.Tensor) and not value.is_complex()
+            else value
+        )
+
+    values = [plain(v) for v in values] if isinstance(values, (list, tuple)) else plain(values)
+    try:
+        vector = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged, or no array at all
+        vector = np.empty(0, dtype=object)
+    if vector.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, one per image; got {_short(values)}")
     if vector.ndim != 1:
-        raise ValueError(f"expected one score per image, shape (N,); got shape {vector.shape}")
-    return vector
+        raise ValueError(f"{name}: expected one score per image, shape (N,); got shape {vector.shape}")
+    return vector.astype(np.float64)
+
+
+def _short(values) -> str:
+    text = " ".join(repr(values).split())
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _pair(pred, target) -> tuple[np.ndarray, np.ndarray]:
-    pred, target = as_vector(pred), as_vector(target)
+    pred, target = as_vector(pred, "predictions"), as_vector(target, "targets")
     if len(pred) != len(target):
         raise ValueError(f"{len(pred)} predictions for {len(target)} targets")
     if len(pred) < 2:
-        raise ValueError("a correlation needs at least two images")
+        raise ValueError(f"a correlation needs at least two images; got {len(pred)}")
     return pred, target
 
 
@@ -58,6 +77,8 @@ def _pearson(pred: np.ndarray, target: np.ndarray) -> float:
 
 
 def _spearman(pred: np.ndarray, target: np.ndarray) -> float:
+    from scipy import stats  # in the functions, as it takes half a second
+
     # Ten times faster than SciPy's function, which also tests significance; bootstraps call this 100,000 times.
     return _pearson(stats.rankdata(pred), stats.rankdata(target))
 
@@ -77,7 +98,13 @@ def plcc(pred, target) -> float:
 
 def krcc(pred, target) -> float:
     """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1, eq-krcc."""
-    return _correlation(lambda p, t: stats.kendalltau(p, t)[0], pred, target)
+    return _correlation(_kendall, pred, target)
+
+
+def _kendall(pred: np.ndarray, target: np.ndarray) -> float:
+    from scipy import stats
+
+    return stats.kendalltau(pred, target)[0]
 
 
 def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
@@ -91,25 +118,51 @@ def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: flo
 def plcc_logistic(pred, target) -> float:
     """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`. Chapter 1, eq-logistic.
 
-    Where the fit does not converge the raw correlation is returned, with a warning. The sign is that of the raw one:
-    a curve that falls would turn a bad scorer into a good one.
+    The fit is that of least squares, from several starts: one prediction far out leads a single start astray. The sign tells
+    whether the curve rises: one that falls would turn a bad scorer into a good one. Where no fit converges to anything better
+    than a straight line the raw correlation is returned, with a warning.
     """
+    from scipy import optimize
+
     pred, target = _pair(pred, target)
     raw = plcc(pred, target)
     if np.isnan(raw):
         return raw
-    start = [target.max(), target.min(), float(np.median(pred)), pred.std()]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optimize.OptimizeWarning)
-            parameters, _ = optimize.curve_fit(logistic, pred, target, start, maxfev=20_000)
-        fitted = logistic(pred, *parameters)
-    except (RuntimeError, TypeError):  # did not converge; fewer images than parameters
-        fitted = np.full_like(pred, np.nan)
-    if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
+    best, least = None, np.inf
+    for start in _logistic_starts(pred, target):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a poor start overflows, or leaves its covariance open
+                parameters, _ = optimize.curve_fit(logistic, pred, target, start, maxfev=20_000)
+        except (RuntimeError, TypeError):  # did not converge; fewer images than parameters
+            continue
+        squares = float(((logistic(pred, *parameters) - target) ** 2).sum())
+        if squares < least:
+            best, least = parameters, squares
+    line = (1 - raw**2) * float(((target - target.mean()) ** 2).sum())  # what a straight line leaves over
+    if best is None or least > line * 1.001:
         warnings.warn("the logistic fit did not converge: raw correlation returned", stacklevel=2)
         return raw
-    return float(np.copysign(plcc(fitted, target), raw))
+    top, bottom, _, width = best
+    return float(np.copysign(plcc(logistic(pred, *best), target), (top - bottom) * width))
+
+
+def _logistic_starts(pred: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
+    """The usual start, and the three best of a grid over centre and width, with `top` and `bottom` by linear least squares."""
+    centres = np.quantile(pred, (np.arange(40) + 0.5) / 40)
+    scales = [scale for scale in (pred.std(), centres[-2] - centres[1], centres[30] - centres[10]) if scale > 0]
+    found = []
+    for centre in centres:
+        for width in (scale * share for scale in scales for share in (0.01, 0.05, 0.2, 0.5, 2)):
+            curve = logistic(pred, 1.0, 0.0, centre, width)
+            moved = curve - curve.mean()
+            if (power := moved @ moved) > 1e-12:
+                height = moved @ target / power
+                bottom = target.mean() - height * curve.mean()
+                squares = float(((bottom + height * curve - target) ** 2).sum())
+                found.append((squares, (bottom + height, bottom, centre, width)))
+    usual = target.max(), target.min(), float(np.median(pred)), pred.std()
+    return [np.array(start) for start in (usual, *(start for _, start in sorted(found)[:3]))]
 
 
 @dataclass(frozen=True)
@@ -134,7 +187,7 @@ class Evaluation:
     krcc: Interval
 
 
-def evenly(total: int, count: int) -> np.ndarray:
+def evenly_spaced(total: int, count: int) -> np.ndarray:
     """`count` of the rows 0 … total − 1, evenly spread, the first and the last among them; all if there are no more."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 

@@ -16,7 +16,8 @@ from tta_iqa_lib.apps.scoring import score_files
 from tta_iqa_lib.experiments import grids
 from tta_iqa_lib.experiments import runner as experiments
 from tta_iqa_lib.experiments.analysis import mean_srcc
-from tta_iqa_lib.imaging.files import PHOTOGRAPHS, photograph, symmetries
+from tta_iqa_lib.imaging.crops import symmetries
+from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models.quality import load_source_model
 
 
@@ -95,6 +96,8 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
         ["score", "{}/none.png"],
         ["score", "{}", "--csv", "{}/none/out.csv"],
         ["score", "{}", "--model", "{}/none.safetensors"],
+        ["score", "{}", "--model", "{}/a/sharp.png"],
+        ["evaluate", "{}", "--model", "{}/a/sharp.png"],
         ["experiment", "none"],
         ["opinions", "{}/empty"],
     ],
@@ -157,7 +160,7 @@ def test_help_names_every_command():
 
 
 def test_the_books_page_of_commands_is_what_the_program_says():
-    """Written by `typer tta_iqa_lib.cli utils docs --name tta-iqa --title "Command line" --output book/command_line.md`."""
+    """Written by `typer tta_iqa_lib.apps.cli utils docs --name tta-iqa --title "Command line" --output book/command_line.md`."""
     documented = CliRunner().invoke(
         typer_cli, ["tta_iqa_lib.apps.cli", "utils", "docs", "--name", "tta-iqa", "--title", "Command line"]
     )

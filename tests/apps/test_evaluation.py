@@ -15,7 +15,8 @@ from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.apps.evaluation import compare, find_contents, score_database
 from tta_iqa_lib.datasets.databases import from_csv
 from tta_iqa_lib.imaging.distortions import distort
-from tta_iqa_lib.imaging.files import photograph, read_image
+from tta_iqa_lib.imaging.files import read_image
+from tta_iqa_lib.imaging.scenes import photograph
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models.quality import load_source_model
 

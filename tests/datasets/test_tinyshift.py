@@ -11,10 +11,9 @@ import torch
 
 from tta_iqa_lib.datasets import tinyshift as benchmark
 from tta_iqa_lib.datasets.tinyshift import TARGETS, Target, build, contents, quality
-from tta_iqa_lib.imaging import distortions
-from tta_iqa_lib.imaging import files as images
+from tta_iqa_lib.imaging import distortions, scenes
 from tta_iqa_lib.imaging.distortions import distort
-from tta_iqa_lib.imaging.files import PHOTOGRAPHS, photograph
+from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models.quality import data_folder
 from tta_iqa_lib.store import code_hash
 
@@ -155,12 +154,12 @@ def test_the_code_hash_ignores_comments_and_sees_numbers(tmp_path, monkeypatch):
         assert code_hash(plain) != code_hash(changed)
         assert code_hash(plain, plain) != code_hash(plain, changed)
     before = benchmark.fingerprint()
-    for changed in (benchmark, images, distortions):
+    for changed in (benchmark, scenes, distortions):
         with monkeypatch.context() as other:
             source = inspect.getsource
             other.setattr(inspect, "getsource", lambda m, c=changed, s=source: s(m) + "\ny = 0\n" * (m is c))
             assert benchmark.fingerprint() != before
-    monkeypatch.setattr(images, "photograph", lambda name: torch.zeros(3, 8, 8))
+    monkeypatch.setattr(scenes, "photograph", lambda name: torch.zeros(3, 8, 8))
     assert benchmark.fingerprint() != before
 
 

@@ -12,7 +12,7 @@ from tta_iqa_lib.adaptation import Batch, batch_moments, batchnorm_layers
 from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.experiments import published
 from tta_iqa_lib.experiments.published import FAULTS, Published, box_blur
-from tta_iqa_lib.imaging.files import photograph
+from tta_iqa_lib.imaging.scenes import photograph
 from tta_iqa_lib.models.training import remember_source
 
 

@@ -8,7 +8,7 @@ from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.experiments import opinions, transfer
 from tta_iqa_lib.experiments.opinions import centre, load, shuffled, split, train_source, untrained
 from tta_iqa_lib.experiments.transfer import evaluate, shift
-from tta_iqa_lib.metrics import evenly
+from tta_iqa_lib.metrics import evenly_spaced
 from tta_iqa_lib.models.training import as_float
 
 pytestmark = pytest.mark.usefixtures("small_squares")
@@ -43,7 +43,10 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
     known = results["about"]["ss02"]
     assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
     order = shuffled(np.arange(4), 1)
-    pixels = {"held out": data.images[shuffled(held[evenly(len(held), 4)], 1)], "as it is": data.images[test][order]}
+    pixels = {
+        "held out": data.images[shuffled(held[evenly_spaced(len(held), 4)], 1)],
+        "as it is": data.images[test][order],
+    }
     assert known["shift"].keys() == {*pixels, "dark"} and known["shift"]["dark"].keys() == {0, 1}
     for name, images in pixels.items():
         found = np.array(known["shift"][name][1])

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tta_iqa_lib.imaging.distortions import DISTORTIONS, PHOTOMETRIC, distort, jpeg_compress
-from tta_iqa_lib.imaging.files import PHOTOGRAPHS, photograph
+from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 
 RANDOM = ("noise", "motion", "impulse")
 FIXED = tuple(kind for kind in DISTORTIONS if kind not in RANDOM)

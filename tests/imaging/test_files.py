@@ -1,20 +1,21 @@
+"""Picture files: which are found, which are read, and what is said of the rest."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
-from tta_iqa_lib.imaging.files import (
-    PHOTOGRAPHS,
-    ImageError,
-    clouds,
-    dead_leaves,
-    grid_crops,
-    list_images,
-    pad_to,
-    photograph,
-    read_image,
-    symmetries,
-)
+from tta_iqa_lib.imaging import files
+from tta_iqa_lib.imaging.crops import grid_crops
+from tta_iqa_lib.imaging.files import ImageError, LeftOutWarning, list_images, read_crops, read_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 WIDE = np.random.default_rng(1).integers(0, 65536, (20, 30), dtype=np.uint16)
@@ -51,81 +52,6 @@ def test_lossy_files_come_back_to_two_grey_levels(tmp_path, name):
     assert_is_rgb(image, 48, 64)
     error = (image - as_tensor(smooth)).abs()
     assert error.mean() < 2 / 255 and error.max() < 8 / 255
-
-
-def test_grey_png_is_repeated_over_the_channels(tmp_path):
-    Image.fromarray(COLOURS[..., 0]).save(tmp_path / "a.png")
-    assert torch.equal(read_image(tmp_path / "a.png"), as_tensor(COLOURS[..., [0, 0, 0]]))
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
-def test_16_bit_grey_keeps_its_precision(tmp_path, name):
-    Image.fromarray(WIDE).save(tmp_path / name)
-    image = read_image(tmp_path / name)
-    assert_is_rgb(image)
-    assert torch.equal(image, torch.from_numpy(WIDE.astype(np.float32) / 65535).expand(3, -1, -1))
-
-
-def test_black_and_white_png_spans_zero_to_one(tmp_path):
-    bits = COLOURS[..., 0] > 127
-    Image.fromarray(bits).save(tmp_path / "a.png")
-    assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(bits).float().expand(3, -1, -1))
-
-
-def over_white(colours: np.ndarray, alpha: np.ndarray) -> torch.Tensor:
-    """α·colour + (1 − α)·white."""
-    share = alpha[..., None] / 255
-    return torch.from_numpy(share * colours / 255 + (1 - share)).permute(2, 0, 1).float()
-
-
-def test_rgba_is_laid_over_white(tmp_path):
-    """Right to 1/255: Pillow composites in whole grey levels."""
-    alpha = np.random.default_rng(2).integers(0, 256, (20, 30), dtype=np.uint8)
-    alpha[0], alpha[1] = 0, 255
-    Image.fromarray(np.dstack([COLOURS, alpha])).save(tmp_path / "a.png")
-    image = read_image(tmp_path / "a.png")
-    assert_is_rgb(image)
-    assert (image - over_white(COLOURS, alpha)).abs().max() <= 1 / 255
-    assert torch.equal(image[:, 0], torch.ones(3, 30)) and torch.equal(image[:, 1], as_tensor(COLOURS)[:, 1])
-
-
-def test_grey_with_alpha_is_laid_over_white(tmp_path):
-    grey, alpha = COLOURS[..., 0], COLOURS[..., 1]
-    Image.fromarray(np.dstack([grey, alpha]), mode="LA").save(tmp_path / "a.png")
-    expected = over_white(COLOURS[..., [0, 0, 0]], alpha)
-    assert (read_image(tmp_path / "a.png") - expected).abs().max() <= 1 / 255
-
-
-def test_transparent_palette_colour_becomes_white(tmp_path):
-    palette = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8) % 3, mode="P")
-    palette.putpalette([10, 20, 30, 200, 100, 0, 0, 255, 7])
-    palette.save(tmp_path / "a.png", transparency=1)
-    table = np.array([[10, 20, 30], [255, 255, 255], [0, 255, 7]])
-    assert torch.equal(read_image(tmp_path / "a.png"), as_tensor(table[np.asarray(palette)]))
-    palette.save(tmp_path / "b.png")
-    table[1] = [200, 100, 0]
-    assert torch.equal(read_image(tmp_path / "b.png"), as_tensor(table[np.asarray(palette)]))
-
-
-@pytest.mark.parametrize(("orientation", "turn"), [(6, lambda a: np.rot90(a, -1)), (8, np.rot90), (2, np.fliplr)])
-def test_exif_orientation_is_applied(tmp_path, orientation, turn):
-    """6 means: turn by 90° clockwise to see it upright."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
-    assert torch.equal(read_image(tmp_path / "a.png"), as_tensor(turn(COLOURS)))
-
-
-def test_exif_orientation_of_a_jpeg_is_applied(tmp_path):
-    """The right half is bright; after a turn clockwise it is at the bottom."""
-    pixels = np.zeros((32, 64, 3), np.uint8)
-    pixels[:, 32:] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    image = read_image(tmp_path / "a.jpg")
-    assert_is_rgb(image, 64, 32)
-    assert image[:, :30].max() < 0.1 and image[:, 34:].min() > 0.9
 
 
 def test_the_first_frame_of_an_animation_is_read(tmp_path):
@@ -194,139 +120,164 @@ def test_an_error_of_any_kind_in_the_decoder_becomes_an_image_error(tmp_path, mo
         read_image(tmp_path / "a.tiff")
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(5, 9, 7), (1, 3, 10), (4, 4, 23)])
-def test_padding_mirrors_at_the_edges_as_often_as_needed(height, width, size):
-    """NumPy's "symmetric" padding; the greater part goes to the far side."""
-    image = torch.arange(3.0 * height * width).view(3, height, width)
-    missing = [max(0, size - length) for length in (height, width)]
-    widths = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
-    assert np.array_equal(pad_to(image, size), np.pad(image.numpy(), widths, mode="symmetric"))
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
 
 
-def test_padding_leaves_a_large_enough_image_alone():
-    image = torch.rand(3, 8, 9)
-    assert torch.equal(pad_to(image, 8), image)
-
-
-def coordinates(height: int, width: int) -> torch.Tensor:
-    """Channel 0 counts rows, channel 1 columns."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([rows, columns, rows * 0]).float()
-
-
-def test_grid_crops_are_native_pixels_spread_evenly():
-    crops = grid_crops(coordinates(41, 81), 11, count=9)
-    assert crops.shape == (9, 3, 11, 11)
-    corners = crops[:, :2, 0, 0]
-    assert corners.tolist() == [[y, x] for y in (5, 15, 25) for x in (12, 35, 58)]
-    assert torch.equal(crops - corners[:, [0, 1, 1], None, None] * torch.tensor([1.0, 1, 0])[:, None, None],
-                       coordinates(11, 11).expand(9, -1, -1, -1))  # fmt: skip
-
-
-def test_one_crop_is_the_centre():
-    crop = grid_crops(coordinates(21, 31), 11, count=1)
-    assert crop.shape == (1, 3, 11, 11) and crop[0, :2, 5, 5].tolist() == [10, 15]
-
-
-def test_crops_can_be_repeated_and_small_images_are_padded():
-    image = torch.rand(3, 13, 40)
-    crops = grid_crops(image, 24)
-    assert crops.shape == (4, 3, 24, 24)
-    assert torch.equal(crops, grid_crops(image, 24))
-    assert torch.equal(crops[0], crops[2])  # no room to move up or down
-    assert torch.equal(crops[0, :, 5:18], image[:, :, 4:28])
-
-
-@pytest.mark.parametrize("count", [0, 2, 5, -4])
-def test_crops_come_in_square_numbers(count):
-    with pytest.raises(ValueError, match="square number"):
-        grid_crops(torch.rand(3, 30, 30), 8, count)
-
-
-def test_folders_are_listed_recursively_sorted_and_without_other_files(tmp_path):
-    for name in ("b/2.PNG", "b/1.jpeg", "a.webp", "c/d/e.bmp", "notes.txt", "b/1.csv"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+def test_folders_are_listed_recursively_and_sorted(tmp_path):
+    names = ["a.webp", "b/1.jpeg", "b/2.PNG", "b/3.jfif", "b/4.jpe", "c/d/e.bmp", "c/d/f.avif"]
+    touch(tmp_path, *reversed(names))
     (tmp_path / "folder.png").mkdir()
-    names = ["a.webp", "b/1.jpeg", "b/2.PNG", "c/d/e.bmp"]
     assert list_images([tmp_path]) == [tmp_path / name for name in names]
-    # Named files are kept as they are and where they are; a second mention is dropped.
-    named = [tmp_path / "notes.txt", str(tmp_path / "b/2.PNG"), tmp_path]
-    assert list_images(named) == [
-        tmp_path / name for name in ("notes.txt", "b/2.PNG", "a.webp", "b/1.jpeg", "c/d/e.bmp")
-    ]
+    # A second mention is dropped.
+    named = [tmp_path / "b/2.PNG", str(tmp_path / "b/1.jpeg"), tmp_path]
+    assert list_images(named) == [tmp_path / names[i] for i in (2, 1, 0, 3, 4, 5, 6)]
+
+
+def test_a_file_that_is_named_is_kept_whatever_its_name(tmp_path):
+    touch(tmp_path, "notes.txt")
+    assert list_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+
+
+def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, monkeypatch):
+    """Also a kind of picture for which this Pillow lacks the plugin, a link to nowhere, and a folder that is closed."""
+    touch(tmp_path, "a.png", "b/notes.txt", "b/more.TXT", "c.heic", "README", "shut/d.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    with pytest.warns(LeftOutWarning) as caught:
+        assert list_images([tmp_path]) == [tmp_path / "a.png"]
+    (message,) = (str(warning.message) for warning in caught)
+    for part in (f"'{tmp_path}'", "2 .txt ('b/more.TXT', …)", "1 .heic ('c.heic'; the package pillow-heif", "1 .png ('gone.png')",
+                 "1 without suffix ('README')", "shut' (Permission denied)"):  # fmt: skip
+        assert part in message
+
+
+@pytest.mark.filterwarnings("error")
+def test_links_to_folders_are_followed_once_and_loops_end(tmp_path):
+    """A folder that is there in its own right is listed under its own name."""
+    touch(tmp_path, "album/z/own.png", "elsewhere/linked.png", "elsewhere/deep/er.png")
+    album = tmp_path / "album"
+    links = {"holiday": tmp_path / "elsewhere", "again": "holiday", "loop": "."} | {f"to z {i}": "z" for i in range(9)}
+    for name, target in links.items():
+        (album / name).symlink_to(target)
+    (tmp_path / "elsewhere/deep/back").symlink_to(album)
+    assert sorted(p.name for p in list_images([album])) == ["er.png", "linked.png", "own.png"]
+    assert album / "z/own.png" in list_images([album])
+    assert sorted(p.name for p in list_images([album / "holiday"])) == ["er.png", "linked.png", "own.png"]
+
+
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path, monkeypatch):
+    """By a plugin of the same interface that opens any such file as a white picture."""
+    path = tmp_path / "a.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"a\.HEIC.*pillow-heif"):
+        read_image(path)
+    Image.init()
+    for table in ("OPEN", "EXTENSION", "ID"):
+        monkeypatch.setattr(Image, table, getattr(Image, table).copy())
+
+    class White(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode, self.tile = (30, 20), "RGB", []
+
+        def load(self):
+            self.im = Image.new("RGB", self.size, "white").im
+            return super().load()
+
+    def register():
+        Image.register_open("HEIF", White, lambda head: head[4:8] == b"ftyp")
+        Image.register_extension("HEIF", ".heic")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    monkeypatch.setattr(files, "find_spec", lambda name: name == "pillow_heif")
+    assert torch.equal(read_image(path), torch.ones(3, 20, 30))
+    assert list_images([tmp_path]) == [path]
+
+
+# Crops, and pictures of many pixels
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16", "1", "CMYK"])
+@pytest.mark.parametrize(("size", "count"), [(7, 4), (7, 9), (24, 4), (40, 1)])
+def test_crops_are_those_of_the_whole_picture(tmp_path, mode, size, count):
+    """Also where the picture is smaller than they are, on one side or both; turned by its metadata."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 65536, (20, 30), dtype=np.uint16))
+    picture = picture if mode == "I;16" else Image.fromarray(COLOURS).convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    picture.save(path, exif=exif)
+    assert torch.equal(read_crops(path, size, count), grid_crops(read_image(path), size, count))
+
+
+def test_crops_of_a_missing_file_or_in_no_square_number_are_errors(tmp_path):
+    with pytest.raises(ImageError, match="no such file"):
+        read_crops(tmp_path / "a.png", 8)
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"count must be a square number .*got 3") as caught:
+        read_crops(tmp_path / "a.png", 8, 3)
+    assert not isinstance(caught.value, ImageError)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pillow_s_limit_on_pixels_is_not_ours_and_stays_as_it_was(tmp_path, monkeypatch):
+    """Pillow warns above its limit, and raises above twice that."""
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    for limit in (500, 200):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert_is_rgb(read_image(tmp_path / "a.png"))
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_more_pixels_than_the_limit_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    """2 gigapixels of white are 250 kB as a PNG; here it is only said that there are so many."""
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = struct.pack(">II", 50_000, 40_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(
+        ImageError, match=r"a\.png': 50000 × 40000 pixels .* 2000 megapixels, .* limit of 300; .*--max-mega"
+    ):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    for limit in (599, 600):
+        monkeypatch.setattr(files, "MAX_PIXELS", limit)
+        if limit < 600:
+            with pytest.raises(ImageError, match="megapixels"):
+                read_crops(tmp_path / "a.png", 8)
+        else:
+            read_crops(tmp_path / "a.png", 8)
+
+
+@pytest.mark.slow
+def test_crops_of_two_hundred_megapixels_take_little_more_than_the_picture(tmp_path):
+    """Four bytes a pixel, and what PyTorch takes; as floats all at once it would be 2.4 GB and more."""
+    Image.new("RGB", (16320, 12240), (90, 120, 30)).save(tmp_path / "a.jpg", quality=40)
+    code = (
+        "import resource, sys\n"
+        "from tta_iqa_lib.imaging import read_crops\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert read_crops(sys.argv[1], 224, 4).shape == (4, 3, 224, 224)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tmp_path / "a.jpg"], capture_output=True, text=True, check=True)
+    assert int(run.stdout) / 1e6 < 1.2  # kB
 
 
 def test_listing_a_path_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(ImageError, match="nowhere"):
         list_images([tmp_path, tmp_path / "nowhere"])
-
-
-SCENES = [dead_leaves, lambda *a, **k: dead_leaves(*a, shape="square", **k), clouds]
-
-
-@pytest.mark.parametrize("make", SCENES, ids=["discs", "squares", "clouds"])
-def test_scenes_follow_from_their_seed_alone(make):
-    np.random.seed(0)
-    first = make(7, size=48)
-    np.random.seed(1)
-    assert torch.equal(make(7, size=48), first)
-    assert not torch.equal(make(8, size=48), first)
-    assert_is_rgb(first, 48, 48)
-    assert first.min() >= 0 and first.max() <= 1 and first.std() > 0.03
-
-
-def test_squares_are_not_discs():
-    assert not torch.equal(dead_leaves(7, size=48), dead_leaves(7, size=48, shape="square"))
-
-
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_bundled_photographs_are_natural_images(name):
-    """Colour, the full range of tones, and neighbours that resemble one another."""
-    image = photograph(name)
-    assert_is_rgb(image, *image.shape[1:])
-    assert min(image.shape[1:]) >= 192 and image.min() < 0.05 and 0.9 < image.max() <= 1
-    assert (image[0] - image[2]).abs().mean() > 0.01
-    neighbours = torch.stack([image[:, :, 1:].flatten(), image[:, :, :-1].flatten()])
-    assert torch.corrcoef(neighbours)[0, 1] > 0.9
-
-
-def test_an_unknown_photograph_is_an_error_that_lists_the_known():
-    with pytest.raises(KeyError, match="astronaut"):
-        photograph("lena")
-
-
-# Symmetric views
-
-
-def test_the_first_view_is_the_image_itself_and_the_second_its_mirror_image():
-    images = torch.rand(2, 3, 6, 6)
-    for count in (1, 2, 8):
-        views = symmetries(images, count)
-        assert len(views) == count and torch.equal(views[0], images)
-        if count > 1:
-            assert torch.equal(views[1], images[..., torch.arange(5, -1, -1)])
-
-
-def test_the_eight_views_are_the_symmetries_of_the_square():
-    """All different, and closed: the views of any view are the same eight."""
-    image = torch.rand(1, 3, 5, 5)
-    found = {view.numpy().tobytes() for view in map(torch.Tensor.contiguous, symmetries(image, 8))}
-    assert len(found) == 8
-    for view in symmetries(image, 8):
-        assert {v.contiguous().numpy().tobytes() for v in symmetries(view, 8)} == found
-    assert image.transpose(2, 3).contiguous().numpy().tobytes() in found
-    assert image.flip(2).contiguous().numpy().tobytes() in found
-
-
-def test_images_that_are_not_square_have_two_views_but_not_eight():
-    images = torch.rand(2, 3, 4, 6)
-    assert [view.shape for view in symmetries(images, 2)] == [images.shape] * 2
-    with pytest.raises(ValueError, match=r"quarter turns need square images; got \(4, 6\)"):
-        symmetries(images, 8)
-
-
-@pytest.mark.parametrize("count", [0, 3, 4, -1])
-def test_other_numbers_of_views_are_errors(count):
-    with pytest.raises(ValueError, match=f"1, 2 or 8 symmetric views; got {count}"):
-        symmetries(torch.rand(1, 3, 4, 4), count)

@@ -1,3 +1,4 @@
+import json
 import math
 from urllib.error import URLError
 
@@ -5,11 +6,20 @@ import pytest
 import torch
 import torchvision
 from helpers import pictures, seeded, snapshot, tiny_mixed, tiny_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.models import quality as models
-from tta_iqa_lib.models.quality import MOMENTS, load_source_model, read_about, save_model, torchvision_model, wrap_model
+from tta_iqa_lib.models.quality import (
+    MOMENTS,
+    data_folder,
+    load_source_model,
+    read_about,
+    save_model,
+    torchvision_model,
+    wrap_model,
+)
 
 
 class Two(nn.Module):
@@ -142,6 +152,55 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_model(tiny_model(1), path, ABOUT)
     assert path.read_bytes() == before
+
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1234567\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("empty", "no model, or only a part"),
+        ("text", "no model, or only a part"),
+        ("cut", "no model, or only a part"),
+        ("pointer", "Git LFS has left a pointer"),
+        ("unlabelled", "does not say how it was made"),
+        ("foreign", "does not say how it was made"),
+        ("not json", "does not say how it was made"),
+        ("a list", "does not say how it was made"),
+        ("no widths", "another model.*widths"),
+        ("bad widths", "another model"),
+        ("other shapes", "another model.*size mismatch"),
+        ("other names", "another model.*Unexpected key"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_error_that_names_it(tmp_path, kind, reason):
+    path = tmp_path / f"{kind}.safetensors"
+    shipped = data_folder() / "models" / "source-0.safetensors"
+    about, tensors = read_about(shipped), load_file(shipped)
+    metadata = {
+        "foreign": {"format": "pt"},
+        "not json": {"about": "{"},
+        "a list": {"about": "[]"},
+        "no widths": {"about": json.dumps({k: v for k, v in about.items() if k != "widths"})},
+        "bad widths": {"about": json.dumps({**about, "widths": "wide"})},
+        "other shapes": {"about": json.dumps({**about, "widths": [4, 8, 16, 32]})},
+        "other names": {"about": json.dumps(about)},
+    }
+    written = {
+        "empty": b"",
+        "text": b"hello " * 40,
+        "cut": shipped.read_bytes()[:5000],
+        "pointer": LFS_POINTER.encode(),
+    }
+    if kind in written:
+        path.write_bytes(written[kind])
+    else:
+        more = {"more": torch.ones(1)} if kind == "other names" else {}
+        save_file(tensors | more, path, metadata=metadata.get(kind))
+    with pytest.raises(ValueError, match=reason) as caught:
+        load_source_model(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_model_file_says_how_to_train_one(tmp_path):

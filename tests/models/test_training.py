@@ -6,7 +6,7 @@ from helpers import seeded, tiny_model
 
 from tta_iqa_lib.datasets import tinyshift as benchmark
 from tta_iqa_lib.datasets.tinyshift import build, tinyshift
-from tta_iqa_lib.imaging.files import symmetries
+from tta_iqa_lib.imaging.crops import symmetries
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models.quality import MOMENTS, data_folder, load_source_model, read_about, small_model
 from tta_iqa_lib.models.training import as_float, crop_and_mirror, fit, score_all, train_source, turn_and_mirror

@@ -10,7 +10,7 @@ import torch
 
 from ..adaptation.adapter import Adapter, balanced_batches
 from ..experiments.baselines import Average
-from ..imaging.files import ImageError, grid_crops, read_image
+from ..imaging.files import ImageError, read_crops
 from ..models.quality import ScoringModel
 
 
@@ -46,7 +46,7 @@ def score_files(
         rows, pixels, readable = [], [], []
         for path in (files[i] for i in batch):
             try:
-                pixels.append(grid_crops(read_image(path), size, crops))
+                pixels.append(read_crops(path, size, crops))
                 readable.append(path)
             except ImageError as error:
                 rows.append(Row(path, error=str(error)))

@@ -5,16 +5,13 @@ A reader takes the folder as its authors publish it. It reads; it never writes t
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-
-class DatabaseError(ValueError):
-    """A folder or file does not hold the database it should; the message says what is missing."""
+from .tables import DatabaseError, check_paths, parse_score, read_table, read_text
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,11 @@ def biq2021(folder: str | Path) -> Database:
         raise DatabaseError(f"'{folder}' is not BIQ2021: it holds no '… (Images and MOS).csv'")
     paths, scores, splits = [], [], []
     for table in tables:
-        own_paths, own_scores = _read_table(table, folder / "Images", "Image Name", "MOS")
+        own_paths, own_scores = read_table(table, folder / "Images", "Image Name", "MOS")
         paths += own_paths
         scores += own_scores
         splits += [table.name.split(" ")[0].lower()] * len(own_paths)
+    check_paths(paths, folder)  # none in both
     return _database("BIQ2021", paths, scores, [path.name.split(" ")[0] for path in paths], splits)
 
 
@@ -95,7 +93,7 @@ def koniq10k(folder: str | Path) -> Database:
     folder = Path(folder)
     images = next((folder / size for size in ("1024x768", "512x384") if (folder / size).is_dir()), folder / "1024x768")
     file = _expect(folder, "koniq10k_scores_and_distributions.csv", "KonIQ-10k")
-    return _database("KonIQ-10k", *_read_table(file, images, "image_name", "MOS"))
+    return _database("KonIQ-10k", *read_table(file, images, "image_name", "MOS"))
 
 
 def kadid10k(folder: str | Path) -> Database:
@@ -107,7 +105,7 @@ def kadid10k(folder: str | Path) -> Database:
         DatabaseError: as `biq2021`.
     """
     file = _expect(Path(folder), "dmos.csv", "KADID-10k")
-    paths, scores = _read_table(file, Path(folder) / "images", "dist_img", "dmos")
+    paths, scores = read_table(file, Path(folder) / "images", "dist_img", "dmos")
     return _database("KADID-10k", paths, scores, content=[path.name.split("_")[0] for path in paths])
 
 
@@ -123,14 +121,15 @@ def tid2013(folder: str | Path) -> Database:
     file = _expect(Path(folder), "mos_with_names.txt", "TID2013")
     images = Path(folder) / "distorted_images"
     on_disk = {path.name.lower(): path for path in images.glob("*")}
-    rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = read_text(file)[0].splitlines()
+    rows = {number: line.split() for number, line in enumerate(lines, 1) if line.strip()}
     paths, scores = [], []
-    for number, row in enumerate(rows, 1):
+    for number, row in rows.items():
         if len(row) != 2:
             raise DatabaseError(f"'{file}', line {number}: expected a score and a name")
-        scores.append(_score(row[0], file, number))
+        scores.append(parse_score(row[0], file, number))
         paths.append(on_disk.get(row[1].lower(), images / row[1]))
-    _check_images(paths, file)
+    check_paths(paths, file, list(rows))
     return _database("TID2013", paths, scores, content=[path.name.split("_")[0].lower() for path in paths])
 
 
@@ -154,7 +153,7 @@ def clive(folder: str | Path) -> Database:
     names = [str(np.ravel(name)[0]) for name in names]
     rows = [i for i, name in enumerate(names) if not re.fullmatch(r"t\d+\.bmp", name)]
     paths = [Path(folder) / "Images" / names[i] for i in rows]
-    _check_images(paths, files[0])
+    check_paths(paths, files[0])
     return _database("LIVE In the Wild", paths, scores[rows])
 
 
@@ -201,44 +200,10 @@ def from_csv(
         higher_is_better: False for difference scores (DMOS); they are negated.
 
     Raises:
-        DatabaseError: no such file or column, a score that is no number, or images missing.
+        DatabaseError: no such file; or a fault of the table, with its line (`tables.read_table`).
     """
     file = Path(file)
     if not file.is_file():
         raise DatabaseError(f"no such file: '{file}'")
-    paths, scores = _read_table(file, Path(folder) if folder else file.parent, path_column, score_column)
+    paths, scores = read_table(file, Path(folder) if folder else file.parent, path_column, score_column)
     return _database(file.stem, paths, np.array(scores) * (1 if higher_is_better else -1))
-
-
-def _read_table(file: Path, folder: Path, path_column: str, score_column: str) -> tuple[list[Path], list[float]]:
-    paths, scores = [], []
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        for column in (path_column, score_column):
-            if column not in (reader.fieldnames or []):
-                raise DatabaseError(f"'{file}' has no column '{column}'; it has {', '.join(reader.fieldnames or [])}")
-        for row in reader:
-            if not (row[path_column] or "").strip():
-                continue  # an empty line at the end
-            scores.append(_score(row[score_column], file, reader.line_num))
-            paths.append(folder / row[path_column].strip())
-    _check_images(paths, file)
-    return paths, scores
-
-
-def _score(text: str | None, file: Path, line: int) -> float:
-    try:
-        score = float(text)
-    except (TypeError, ValueError):
-        score = float("nan")
-    if not np.isfinite(score):
-        raise DatabaseError(f"'{file}', line {line}: {text!r} is not a score")
-    return score
-
-
-def _check_images(paths: list[Path], file: Path) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DatabaseError(f"{len(missing)} of {len(paths)} images of '{file}' are missing, first '{missing[0]}'")
-    if not paths:
-        raise DatabaseError(f"'{file}' names no images")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
@@ -36,6 +34,9 @@ def content_groups(images: Tensor, similar: float = 0.9) -> np.ndarray:
         images: (N, 3, H, W), uint8 or float.
         similar: correlation of two thumbnails from which they count as one content. A flat image is its own content.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     thumbs = torch.cat(
         [
             interpolate(part.float().mean(1, keepdim=True), (16, 16), mode="area").flatten(1)

@@ -15,13 +15,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 import numpy as np
-import piq
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..imaging import distortions
-from ..imaging import files as images
+from ..imaging import distortions, scenes
 from ..imaging.distortions import distort
 from ..store import cache_folder, code_hash, whole_file
 
@@ -86,9 +84,9 @@ class Meta:
 def procedural(seed: int) -> Tensor:
     """Scene number `seed`: discs, squares or clouds in turn. (3, 256, 256) in [0, 1]."""
     makers: tuple[Callable[[int], Tensor], ...] = (
-        images.dead_leaves,
-        lambda s: images.dead_leaves(s, shape="square"),
-        images.clouds,
+        scenes.dead_leaves,
+        lambda s: scenes.dead_leaves(s, shape="square"),
+        scenes.clouds,
     )
     return makers[seed % 3](seed)
 
@@ -96,7 +94,7 @@ def procedural(seed: int) -> Tensor:
 @cache
 def content(name: str) -> Tensor:
     """A photograph by its name, or the procedural scene of "scene-17". (3, H, W)."""
-    return procedural(int(name[6:])) if name.startswith("scene-") else images.photograph(name)
+    return procedural(int(name[6:])) if name.startswith("scene-") else scenes.photograph(name)
 
 
 def contents(split: str) -> list[str]:
@@ -117,6 +115,8 @@ def quality(distorted: Tensor, reference: Tensor) -> Tensor:
     Returns:
         (B,) in [0, 1]; 1 = identical. Computed, not human.
     """
+    import piq  # here, as it brings torchvision: more than a second
+
     metrics = piq.ssim, piq.vif_p, piq.haarpsi
     pairs = zip(distorted.split(50), reference.split(50), strict=True)  # what fits a CPU's cache; the bits are the same
     return torch.cat([torch.stack([m(*pair, reduction="none").clamp(0, 1) for m in metrics]).mean(0) for pair in pairs])
@@ -219,9 +219,9 @@ def build(split: str, size: int | None = None, seed: int | None = None, target: 
 
 def fingerprint() -> str:
     """A hash over the code, the parameters and the input photographs that decide the benchmark."""
-    digest = hashlib.sha256(code_hash(images, distortions, sys.modules[__name__]).encode())
-    for name in images.PHOTOGRAPHS:
-        digest.update(to_bytes(images.photograph(name)).numpy().tobytes())
+    digest = hashlib.sha256(code_hash(scenes, distortions, sys.modules[__name__]).encode())
+    for name in scenes.PHOTOGRAPHS:
+        digest.update(to_bytes(scenes.photograph(name)).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from ..adaptation.adapter import Adapter
 from ..adaptation.losses import Context
 from ..adaptation.state import Result
-from ..imaging.files import symmetries
+from ..imaging.crops import symmetries
 from ..models.quality import ScoringModel
 from ..models.training import score_all
 

@@ -30,7 +30,7 @@ from ..adaptation import loop, losses, moments, normalisation, rules, state, sta
 from ..adaptation.adapter import Adapter
 from ..datasets import tinyshift as benchmark
 from ..datasets.tinyshift import Meta, build, fingerprint, tinyshift
-from ..metrics import evenly, krcc, plcc, srcc
+from ..metrics import evenly_spaced, krcc, plcc, srcc
 from ..models import quality as models
 from ..models.quality import data_folder, load_source_model
 from ..store import cache_folder, code_hash, whole_file
@@ -48,7 +48,7 @@ def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, n
         pixels, quality, meta = tinyshift(name)
     if images is None or images >= len(pixels):
         return pixels, quality, meta.content
-    rows = evenly(len(pixels), images)
+    rows = evenly_spaced(len(pixels), images)
     return pixels[rows], quality[rows], meta.content[rows]
 
 

@@ -21,7 +21,7 @@ from ..adaptation.adapter import Adapter, balanced_batches
 from ..adaptation.gates import ShiftGate
 from ..imaging import distortions
 from ..imaging.distortions import distort
-from ..metrics import evenly, plcc, srcc
+from ..metrics import evenly_spaced, plcc, srcc
 from ..models import quality as models
 from ..models.quality import QualityModel
 from ..models.training import as_float, score_all
@@ -129,10 +129,10 @@ def evaluate(
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
         if seed not in known["held_out_srcc"]:
             known["held_out_srcc"][seed] = round(_srcc_of(model, data, held), 4)
-            own = shuffled(held[evenly(len(held), images)], seed)
+            own = shuffled(held[evenly_spaced(len(held), images)], seed)
             pixels = as_float(centre(data.images[own]))
             known["shift"]["held out"][seed] = kept(f"{subset}-held-out-shift-{seed}", shift, model, pixels)
-        rows = test[evenly(len(test), images)]
+        rows = test[evenly_spaced(len(test), images)]
         quality = data.scores[rows]
         pixels = as_float(centre(data.images[rows]))
         if CONDITIONS[condition]:

@@ -1,18 +1,22 @@
 """Pictures as tensors, and worse ones (chapters 2 and 11)."""
 
 from . import distortions
+from .crops import grid_crops, symmetries
 from .distortions import DISTORTIONS, distort
-from .files import PHOTOGRAPHS, ImageError, grid_crops, list_images, photograph, read_image, symmetries
+from .files import ImageError, LeftOutWarning, list_images, read_crops, read_image
+from .scenes import PHOTOGRAPHS, photograph
 
 __all__ = [
     "DISTORTIONS",
     "PHOTOGRAPHS",
     "ImageError",
+    "LeftOutWarning",
     "distort",
     "distortions",
     "grid_crops",
     "list_images",
     "photograph",
+    "read_crops",
     "read_image",
     "symmetries",
 ]

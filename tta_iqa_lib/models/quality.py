@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import get_ident
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class ScoringModel(nn.Module):
         higher_is_better: the direction of the scores.
         crop: height and width of the crops it was trained on, or None (any size).
         predicts: what the scores mean, in words.
-        views: how many of the `images.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
+        views: how many of the `imaging.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
         feature_mean: (D,), mean of the features over the source data, or None; as the three that follow.
         feature_cov: (D, D), their covariance.
         score_mean: (), mean of the scores over the source data.
@@ -245,9 +245,12 @@ def save_model(model: QualityModel, path: str | Path, about: dict) -> None:
 
 
 def read_about(path: str | Path) -> dict:
-    """Configuration and scores that a model file carries."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["about"])
+    """Configuration and scores that a model file carries.
+
+    Raises:
+        ValueError: not a file that `save_model` wrote; names it and says what is wrong.
+    """
+    return _read_model(Path(path))[0]
 
 
 def load_source_model(source: int | str | Path = 0) -> QualityModel:
@@ -259,14 +262,36 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
 
     Raises:
         FileNotFoundError: no such file; says how to train one.
+        ValueError: not a file that `save_model` wrote; names it and says what is wrong.
     """
     path = data_folder() / "models" / f"source-{source}.safetensors" if isinstance(source, int) else Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no source model at '{path}'; `tta-iqa train` makes one")
-    about = read_about(path)
-    model = small_model(about["widths"], crop=about["crop"], predicts=about["predicts"], views=about.get("views", 8))
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})
-    model.load_state_dict({**model.state_dict(), **tensors})
+    about, tensors = _read_model(path)
+    try:
+        options = {"crop": about["crop"], "predicts": about["predicts"], "views": about.get("views", 8)}
+        model = small_model(about["widths"], **options)
+        model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})
+        model.load_state_dict({**model.state_dict(), **tensors})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # another architecture
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"'{path}' holds another model than `tta-iqa train` writes ({reason[:200]})") from error
     return model.eval().requires_grad_(False)
+
+
+def _read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What `save_model` wrote: about, tensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (KeyError, json.JSONDecodeError):
+        raise ValueError(f"'{path}' is no model of `tta-iqa train`: it does not say how it was made") from None
+    except (SafetensorError, RuntimeError) as error:
+        with path.open("rb") as file:
+            pointer = file.read(24) == b"version https://git-lfs."
+        reason = "Git LFS has left a pointer in its place; `git lfs pull` fetches it" if pointer else error
+        raise ValueError(f"'{path}' is no model, or only a part of one: {reason}") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"'{path}' is no model of `tta-iqa train`: it does not say how it was made")
+    return about, tensors

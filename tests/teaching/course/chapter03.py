@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tta_iqa_lib.imaging.files import symmetries
+from tta_iqa_lib.imaging.crops import symmetries
 
 GRADES = torch.arange(1, 11, dtype=torch.float64)
 

@@ -1,22 +1,36 @@
-"""The program itself, and how it complains."""
+"""The program itself: what holds for every command."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import torch
 import typer
 
+from .output import KEEP_BYTES, print_lines
+
 app = typer.Typer(help="Blind image quality with test-time adaptation.", no_args_is_help=True, add_completion=False)
 
 
-def complain(message: str) -> None:
-    """One line on stderr."""
-    print(f"tta-iqa: {message}", file=sys.stderr)
-
-
 @app.callback()
-def main(threads: Annotated[int | None, typer.Option(help="CPU threads for PyTorch.", min=1)] = None) -> None:
+def main(
+    context: typer.Context,
+    threads: Annotated[int | None, typer.Option(help="CPU threads for PyTorch.", min=1)] = None,
+    max_megapixels: Annotated[
+        int | None, typer.Option(help="Refuse larger pictures; default: 300. One takes 4 MB a megapixel.", min=1)
+    ] = None,
+) -> None:
+    from ...imaging import files
+
     if threads:
         torch.set_num_threads(threads)
+    if max_megapixels:
+        files.MAX_PIXELS = max_megapixels * 1_000_000
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors=KEEP_BYTES)
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # on metadata, mostly; what keeps a file from being read is an error
+    context.call_on_close(lambda: print_lines([]))

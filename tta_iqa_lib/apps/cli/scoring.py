@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
-from .app import app, complain
+from .app import app
+from .output import check_table, print_lines, report, write_table
 
 ModelFile = Annotated[
     Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
@@ -44,14 +45,18 @@ def score(
 
     try:
         network = load_source_model(model or 0)
-        files = list_images(paths)
+        _check_options(crops, csv_file)
+        with warnings.catch_warnings(record=True) as left_out:
+            warnings.simplefilter("always")
+            files = list_images(paths)
+        for warning in left_out:
+            report(str(warning.message))
         if not files:
             raise ImageError(f"no images in {', '.join(map(str, paths))}")
-        _check_options(crops, csv_file)
     except (OSError, ValueError) as error:
-        complain(str(error))
+        report(str(error))
         raise typer.Exit(2) from None
-    complain(f"the model predicts {network.predicts}")
+    report(f"the model predicts {network.predicts}")
     rows, failed = [], 0
     bar = tqdm(total=len(files), desc="images", file=sys.stderr)
     for batch in score_files(network, files, adapt, batch_size, crops, seed):
@@ -63,15 +68,15 @@ def score(
                 rows.append(row)
             bar.update()
     bar.close()
-    rows.sort(key=lambda row: files.index(row.path))
-    for row in rows:
-        print(f"{row.score:.4f}\t{row.path}")
-    if csv_file:
-        _write_csv(
-            csv_file, ["path", "score", "source_score"], ((row.path, row.score, row.source_score) for row in rows)
-        )
+    place = {file: i for i, file in enumerate(files)}
+    rows.sort(key=lambda row: place[row.path])
+    header = ["path", "score", "source_score"]
+    saved = _save(csv_file, header, ((row.path, row.score, row.source_score) for row in rows))
+    print_lines(f"{row.score:.4f}\t{row.path}" for row in rows)
+    if not saved:
+        raise typer.Exit(2)
     if failed:
-        complain(f"{failed} of {len(files)} files could not be scored")
+        report(f"{failed} of {len(files)} files could not be scored")
         raise typer.Exit(1 if rows else 2)
 
 
@@ -104,7 +109,7 @@ def evaluate(
     import numpy as np
 
     from ...datasets.databases import from_csv, read
-    from ...metrics import evenly
+    from ...metrics import evenly_spaced
     from ...models.quality import load_source_model
     from ..evaluation import compare, find_contents, score_database
 
@@ -116,11 +121,11 @@ def evaluate(
         else:
             found = read(database)
     except (OSError, ValueError) as error:
-        complain(str(error))
+        report(str(error))
         raise typer.Exit(2) from None
     if limit and limit < len(found):
-        found = found.select(evenly(len(found), limit))
-    complain(f"{found.name}: {len(found)} images; the model predicts {network.predicts}")
+        found = found.select(evenly_spaced(len(found), limit))
+    report(f"{found.name}: {len(found)} images; the model predicts {network.predicts}")
     rows, batches, adapted = {}, 0, 0
     with tqdm(total=len(found), desc="images", file=sys.stderr) as bar:
         for batch in score_database(network, found, batch_size, crops, seed):
@@ -130,40 +135,47 @@ def evaluate(
             bar.update(len(batch))
     failed = [row for row in rows.values() if row.error]
     for row in failed:
-        complain(row.error)
+        report(row.error)
     found = found.select(np.array([not rows[path].error for path in found.paths]))
     if len(found) < 8:
-        complain(f"only {len(found)} images could be read: too few to compare")
+        report(f"only {len(found)} images could be read: too few to compare")
         raise typer.Exit(2)
     new, old = ([getattr(rows[path], key) for path in found.paths] for key in ("score", "source_score"))
     contents = find_contents(found)
-    print(f"{found.name}: {len(found)} images, {len(set(contents.tolist()))} contents, batches of {batch_size}")
+    header = ["path", "opinion", "score", "source_score"]
+    saved = _save(csv_file, header, zip(found.paths, found.scores, new, old, strict=True))
     left = "; the gate left the others to the source model" if adapted < batches else ""
-    print(f"Adapted: {adapted} of {batches} batches{left}.\n")
-    print(f"{'':6s}{'source model':24s}{'adapted':24s}difference")
+    lines = [
+        f"{found.name}: {len(found)} images, {len(set(contents.tolist()))} contents, batches of {batch_size}",
+        f"Adapted: {adapted} of {batches} batches{left}.\n",
+        f"{'':6s}{'source model':24s}{'adapted':24s}difference",
+    ]
     for name, (before, after, change) in compare(new, old, found.scores, contents).items():
-        print(f"{name:6s}{before!s:24s}{after!s:24s}{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")
-    if csv_file:
-        _write_csv(
-            csv_file,
-            ["path", "opinion", "score", "source_score"],
-            zip(found.paths, found.scores, new, old, strict=True),
-        )
+        lines.append(f"{name:6s}{before!s:24s}{after!s:24s}{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")
+    print_lines(lines)
+    if not saved:
+        raise typer.Exit(2)
     if failed:
-        complain(f"{len(failed)} of {len(rows)} images could not be read, and are left out")
+        report(f"{len(failed)} of {len(rows)} images could not be read, and are left out")
         raise typer.Exit(1)
 
 
 def _check_options(crops: int, csv_file: Path | None) -> None:
-    """Raises: ValueError, FileNotFoundError."""
+    """Raises: ValueError, OSError."""
     if crops < 1 or round(crops**0.5) ** 2 != crops:
         raise ValueError(f"--crops must be a square number (1, 4, 9, …); got {crops}")
-    if csv_file and not csv_file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no such folder: '{csv_file.absolute().parent}'")
+    if csv_file:
+        check_table(csv_file)
 
 
-def _write_csv(path: Path, header: list[str], rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([first, *(f"{number:.6f}" for number in numbers)] for first, *numbers in rows)
+def _save(csv_file: Path | None, header: list[str], rows) -> bool:
+    """False, with a word, where the table could not be written. It comes before stdout, which may be a closed pipe."""
+    try:
+        if csv_file:
+            write_table(csv_file, header, rows)
+    except OSError as error:
+        report(
+            f"the table '{csv_file}' could not be written: {error.strerror or error}; the scores are on standard output"
+        )
+        return False
+    return True

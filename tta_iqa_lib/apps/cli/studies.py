@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .app import app, complain
+from .app import app
+from .output import report
 
 Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
 
@@ -50,7 +51,7 @@ def experiment(
         return
     unknown = [name for name in names if name not in GRIDS]
     if unknown:
-        complain(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
+        report(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
         raise typer.Exit(2)
     for name in names:
         results = run_grid(GRIDS[name], processes)
@@ -88,7 +89,7 @@ def opinions(
     try:
         results = evaluate(folder, images, range(seeds), architecture, epochs)
     except ValueError as error:  # no such database, no such architecture
-        complain(str(error))
+        report(str(error))
         raise typer.Exit(2) from None
     settings = {"": architecture, "images": images, "seeds": seeds, "epochs": epochs}
     name = "-".join(["opinions", *(f"{key}{value}" for key, value in settings.items() if value != BOOK[key])])

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from ...adaptation.adapter import Adapter
 from ...imaging.distortions import distort
-from ...imaging.files import photograph
+from ...imaging.scenes import photograph
 from ...metrics import srcc
 from ...models.quality import load_source_model
 from .figures import COLOURS

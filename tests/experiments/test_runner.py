@@ -22,6 +22,7 @@ from tta_iqa_lib.experiments.grids import Grid
 from tta_iqa_lib.experiments.methods import MAIN, METHODS
 from tta_iqa_lib.experiments.runner import run_grid, runs_store
 from tta_iqa_lib.experiments.runs import run_one
+from tta_iqa_lib.experiments.seeds import Seeds
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models.quality import load_source_model
 from tta_iqa_lib.store import code
@@ -123,6 +124,27 @@ def test_runs_are_found_again_only_under_all_that_decides_them(monkeypatch):
 
     monkeypatch.setattr(experiments, "load_source_model", trained_anew)
     assert runs_store(SMALL).key != first
+
+
+def test_runs_that_differ_in_a_seed_are_kept_apart(cache, monkeypatch):
+    """A grid that varies the order alone; run 0 it has in common with the others, and the results tell runs by number."""
+    grid = Grid("orders", ("source", "rank"), ("target/dusk",), (0, 1), (8,), 8)
+    all_vary = run_grid(grid, 1, progress=False)["runs"]
+    assert len(list(runs_store(grid).folder.iterdir())) == 4
+    orders = run_grid(replace(grid, vary=("order",)), 1, progress=False)["runs"]
+    assert len(list(runs_store(grid).folder.iterdir())) == 6
+    assert [run["seed"] for run in orders] == [run["seed"] for run in all_vary] == [0, 1, 0, 1]
+    (source, other_source), (rank, other_rank) = (
+        [r["scores"] for r in orders if r["method"] == m] for m in ("source", "rank")
+    )
+    assert np.allclose(source, other_source, atol=2e-5)  # the same model, whatever the order
+    assert not np.allclose(rank, other_rank, atol=1e-3)  # other batches
+    assert [orders[i]["scores"] == all_vary[i]["scores"] for i in range(4)] == [True, False, True, False]
+
+
+def test_a_grid_with_a_misspelt_seed_is_an_error():
+    with pytest.raises(ValueError, match="no seed 'orders'"):
+        replace(SMALL, vary=("orders",))
 
 
 def adapter_of(name: str) -> Adapter | None:
@@ -238,7 +260,7 @@ def test_the_stored_headline_is_what_the_code_computes_today():
     results = read_results("headline")
     for method in ("source", "bn-blend", "order"):
         (run,) = analysis.select(results, method=method, target="target/haze", seed=1, batch_size=32)
-        today = run_one(method, "target/haze", 1, 32, results["about"]["grid"]["images"])
+        today = run_one(method, "target/haze", Seeds.of_run(1), 32, results["about"]["grid"]["images"])
         assert srcc(today, results["truth"]["target/haze"]["quality"]) == pytest.approx(run["srcc"], abs=0.003)
 
 

@@ -53,7 +53,7 @@ class Method:
 
     Attributes:
         label: for tables and figures.
-        adapter: (model, seed) → `Predictor`.
+        adapter: (model, seed of the copies) → `Predictor`.
         control: name of its matched control: the same statistics and forwards, the losses' gradients switched off.
     """
 

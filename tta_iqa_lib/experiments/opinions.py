@@ -66,8 +66,8 @@ def split(data: Opinions, test_subset: str, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """The rows in the order of a seed."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1000 + seed)).numpy()]
+    """The rows in the order of a seed; see `Seeds`."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()]
 
 
 def centre(images: Tensor, size: int = CROP) -> Tensor:

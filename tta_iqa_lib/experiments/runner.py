@@ -1,8 +1,8 @@
 """A grid of runs → one tidy, resumable results file (chapter 9).
 
-A run is one method on one target, for one seed and one batch size. A seed draws the source model (one of three), the order
-of the images and the distorted copies. Every run is written when it is done; after an interruption the rest is computed and
-the results are the same. Numbers in the book come from the results file alone.
+A run is one method on one target, for one seed and one batch size; the seed is a number from which `Seeds` are derived. Every
+run is written when it is done; after an interruption the rest is computed and the results are the same. Numbers in the book
+come from the results file alone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..store import Store
 from .grids import Grid
 from .methods import METHODS, SOURCES, Method
 from .runs import load_target, run_one
+from .seeds import Seeds
 
 
 def runs_store(grid: Grid) -> Store:
@@ -54,8 +55,9 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
     names, settings, scores = {}, {}, {}
     for run in grid.runs():
         method, target, number, batch_size = run
-        settings[run] = method, target, number, batch_size, grid.images, grid.order, grid.online
-        names[run] = f"{method} {target} {number} {batch_size}.json"
+        seeds = Seeds.of_run(number, grid.vary)
+        settings[run] = method, target, seeds, batch_size, grid.images, grid.order, grid.online
+        names[run] = f"{method} {target} {seeds.source}-{seeds.order}-{seeds.copies} {batch_size}.json"
         scores[run] = store.find(names[run])
     open_runs = [run for run, found in scores.items() if found is None]
     if open_runs:

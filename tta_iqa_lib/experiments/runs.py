@@ -1,4 +1,4 @@
-"""One run: one method on one target, for one seed and one batch size (chapter 9)."""
+"""One run: one method on one target, for given seeds and one batch size (chapter 9)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..metrics import evenly
 from ..models.quality import load_source_model
 from .baselines import Stream
 from .methods import METHODS, SOURCES
+from .seeds import Seeds
 
 
 def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -38,7 +39,7 @@ def large_source_test() -> tuple[Tensor, Tensor, Meta]:
 def run_one(
     method: str,
     target: str,
-    seed: int,
+    seeds: Seeds,
     batch_size: int,
     images: int | None = None,
     order: str = "shuffled",
@@ -51,13 +52,13 @@ def run_one(
         images, order, online: see `Grid`.
     """
     pixels, quality, content = load_target(target, images)
-    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1000 + seed))
+    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seeds.order))
     if order == "by-quality":
         rows = rows[quality[rows].argsort(stable=True)]
     elif order == "by-content":
         place = {name: i for i, name in enumerate(dict.fromkeys(content[rows].tolist()))}
         rows = rows[torch.tensor([place[name] for name in content[rows]]).argsort(stable=True)]
-    adapter = METHODS[method].adapter(load_source_model(seed % SOURCES), seed)
+    adapter = METHODS[method].adapter(load_source_model(seeds.source % SOURCES), seeds.copies)
     if online and isinstance(adapter, Adapter):
         adapter = Stream(adapter)
     scores = torch.empty(len(pixels))

@@ -22,6 +22,7 @@ from ..store import Store
 from .methods import BLEND, GC, ORDER, RANK
 from .methods import adapting as _method
 from .opinions import CROP, EPOCHS, LR, SIZE, SUBSETS, Opinions, centre, load, shuffled, split, train_source, untrained
+from .seeds import Seeds
 
 # Changes that leave the order of the opinions nearly untouched: all photographs alike.
 CONDITIONS: dict[str, tuple[str, float] | None] = {
@@ -77,7 +78,7 @@ def evaluate(
 
     Args:
         images: of the subset left out, drawn evenly.
-        seeds: each trains a source model of its own, and draws the order of the images.
+        seeds: numbers, from which `Seeds` are derived: each trains a source model of its own, and draws the order of the images.
         architecture, epochs: of the source models; see `untrained`.
 
     Returns:
@@ -90,15 +91,16 @@ def evaluate(
     truth, runs, about = {}, [], {}
     jobs = [(subset, number, *job) for subset in SUBSETS for number in seeds for job in PLAN]
     for subset, number, condition, chosen, size in tqdm(jobs, desc="opinions", disable=not progress):
-        model = train_source(data, subset, number, architecture, epochs, progress=progress)
+        seed = Seeds.of_run(number)
+        model = train_source(data, subset, seed.source, architecture, epochs, progress=progress)
         store = Store("opinions", depends_on=["experiments.transfer"], model=model, data=data.key, images=images)
         _, held, test = split(data, subset)
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
         if number not in known["held_out_srcc"]:
             known["held_out_srcc"][number] = round(_srcc_of(model, data, held), 4)
-            own = shuffled(held[evenly(len(held), images)], number)
+            own = shuffled(held[evenly(len(held), images)], seed.order)
             pixels = as_float(centre(data.images[own]))
-            measured = store.get(f"{subset} held-out shift {number}.json", shift, model, pixels)
+            measured = store.get(f"{subset} held-out shift {seed.order}.json", shift, model, pixels)
             known["shift"]["held out"][number] = measured
         rows = test[evenly(len(test), images)]
         quality = data.scores[rows]
@@ -106,14 +108,14 @@ def evaluate(
         if change := CONDITIONS[condition]:
             kind, severity = change
             pixels = torch.cat([distort(part, kind, severity) for part in pixels.split(64)])
-        order = torch.from_numpy(shuffled(np.arange(len(rows)), number))
+        order = torch.from_numpy(shuffled(np.arange(len(rows)), seed.order))
         name, target = f"{subset} {condition}", f"{subset}/{condition}"
         truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
-        measured = store.get(f"{name} shift {number}.json", shift, model, pixels[order])
+        measured = store.get(f"{name} shift {seed.order}.json", shift, model, pixels[order])
         known["shift"].setdefault(condition, {})[number] = measured
         for method in chosen:
-            adapter = METHODS[method].adapter(model, number)
-            entry = f"{name} {method} {number} {size}.json"
+            adapter = METHODS[method].adapter(model, seed.copies)
+            entry = f"{name} {method} {seed.order}-{seed.copies} {size}.json"
             found = store.get(entry, _scores, adapter, pixels, order, size)
             scores = torch.tensor(found)
             batches = [order[i] for i in balanced_batches(len(order), size)]

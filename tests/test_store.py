@@ -111,6 +111,7 @@ def flip(data: bytes) -> bytes:
     """One bit, in the middle of the content."""
     place = data.find(b"123456")
     assert place > 0
+    place += 2
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 

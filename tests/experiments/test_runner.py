@@ -165,8 +165,9 @@ def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone
         assert (control.statistics, control.views, control.gate) == (own.statistics, own.views, own.gate)
 
 
-def test_the_rotation_head_is_fitted_once_for_each_source_model(cache, monkeypatch):
+def test_the_rotation_head_is_fitted_once_for_each_source_model(tmp_path, monkeypatch):
     """Kept, and to the bit what was fitted; another model has another head."""
+    monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path))
     fits = []
 
     def fit(model, images):

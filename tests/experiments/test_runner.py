@@ -107,7 +107,7 @@ def test_runs_are_found_again_only_under_all_that_decides_them(monkeypatch):
     assert first == runs_store(replace(SMALL, name="larger", methods=MAIN, seeds=(0, 4))).key  # they share their runs
     for other in ({"images": 17}, {"order": "by-content"}, {"online": True}):
         assert runs_store(replace(SMALL, **other)).key != first
-    for module in ("models/training.py", "experiments/methods.py", "adaptation/loop.py", "imaging/distortions.py"):
+    for module in ("experiments/runs.py", "models/training.py", "adaptation/loop.py", "imaging/distortions.py"):
         text, read = (ROOT / "tta_iqa_lib" / module).read_text(encoding="utf-8"), code._read
         with monkeypatch.context() as patch:
             patch.setattr(code, "_read", lambda t, package, f=text, r=read: r(t + "\ny = 0\n" * (t == f), package))

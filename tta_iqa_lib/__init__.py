@@ -1,66 +1,9 @@
-"""Test-time adaptation for blind image quality assessment: the library of the book."""
+"""Test-time adaptation for blind image quality assessment: the library of the book.
 
-from . import adaptation, apps, datasets, imaging, metrics, models  # noqa: F401 (the rooms, by their names)
-from .adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
-from .adaptation.adapter import Adapter
-from .adaptation.copies import Pair
-from .adaptation.gates import Drifted, ShiftGate
-from .adaptation.loop import adapt_batch
-from .adaptation.losses import (
-    Anchor,
-    Context,
-    GroupContrastive,
-    RelativeRank,
-    ScoreOrder,
-    group_contrastive_loss,
-    relative_rank_loss,
-    score_order_loss,
-)
-from .adaptation.state import Result, State
-from .datasets.tinyshift import tinyshift
-from .imaging.distortions import distort
-from .imaging.files import ImageError, read_image
-from .imaging.scenes import photograph
-from .metrics import evaluate, krcc, plcc, srcc
-from .models.quality import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
+The public names stand in `__init__.pyi`; each is imported when it is first used, so that `import tta_iqa_lib` costs nothing.
+"""
 
-__version__ = "0.2.0"
+import lazy_loader
 
-__all__ = [
-    "Adapter",
-    "Adaptive",
-    "Anchor",
-    "Batch",
-    "Blend",
-    "Context",
-    "Drifted",
-    "Ema",
-    "First",
-    "GroupContrastive",
-    "ImageError",
-    "Pair",
-    "QualityModel",
-    "RelativeRank",
-    "Result",
-    "ScoreOrder",
-    "ShiftGate",
-    "Shrink",
-    "Source",
-    "State",
-    "adapt_batch",
-    "distort",
-    "evaluate",
-    "group_contrastive_loss",
-    "krcc",
-    "load_source_model",
-    "photograph",
-    "plcc",
-    "read_image",
-    "relative_rank_loss",
-    "score_order_loss",
-    "small_model",
-    "srcc",
-    "tinyshift",
-    "torchvision_model",
-    "wrap_model",
-]
+__version__ = "0.3.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,6 @@ from . import metrics as metrics
 from . import models as models
 from . import store as store
 from . import teaching as teaching
-from .adaptation.adapter import DEFAULT_RECIPE as DEFAULT_RECIPE
 from .adaptation.adapter import Adapter as Adapter
 from .adaptation.copies import Pair as Pair
 from .adaptation.gates import Drifted as Drifted
@@ -34,8 +33,8 @@ from .adaptation.state import State as State
 from .datasets.tinyshift import tinyshift as tinyshift
 from .imaging.distortions import distort as distort
 from .imaging.files import ImageError as ImageError
-from .imaging.files import photograph as photograph
 from .imaging.files import read_image as read_image
+from .imaging.scenes import photograph as photograph
 from .metrics import evaluate as evaluate
 from .metrics import krcc as krcc
 from .metrics import plcc as plcc

@@ -35,7 +35,7 @@ from tta_iqa_lib.adaptation.adapter import (
 from tta_iqa_lib.adaptation.copies import Pair
 from tta_iqa_lib.adaptation.gates import ShiftGate
 from tta_iqa_lib.adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
-from tta_iqa_lib.imaging.files import symmetries
+from tta_iqa_lib.imaging.crops import symmetries
 from tta_iqa_lib.models.quality import ScoringModel
 
 DEFAULT_STATISTICS, DEFAULT_GATE = DEFAULT_RECIPE.inference.statistics, DEFAULT_RECIPE.inference.gate

@@ -1,14 +1,22 @@
 """A model on a database: what is kept, what is compared, and what the command prints."""
 
 import csv
+import os
 import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import tiny_mixed
 from PIL import Image
 from typer.testing import CliRunner
 
+import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.apps import evaluation
 from tta_iqa_lib.apps.cli import app
@@ -20,6 +28,7 @@ from tta_iqa_lib.imaging.scenes import photograph
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models.quality import load_source_model
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "coffee", "hopper", "rocket")
 
 
@@ -42,14 +51,15 @@ def run(*arguments):
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(table, monkeypatch):
-    """Two of four batches, then a line cut short; the rest is computed, and all is as in one go."""
+    """Two of four batches, then one that is cut short; the rest is computed, and all is as in one go."""
     database, model = from_csv(table, "picture", "mos"), load_source_model()
     options = {"batch_size": 4, "crops": 1}
     whole = list(score_database(model, database, **options))
     assert [len(batch) for batch in whole] == [4] * 4 and {row.path for b in whole for row in b} == set(database.paths)
-    (kept,) = (table.parent / "cache" / "evaluate").glob("*.jsonl")
-    lines = kept.read_text().splitlines(keepends=True)
-    kept.write_text("".join(lines[:2]) + lines[2][:30])
+    kept = sorted((table.parent / "cache" / "evaluate").glob("*/*.json"))
+    assert len(kept) == 4
+    kept[2].write_bytes(kept[2].read_bytes()[:30])
+    kept[3].unlink()
     runs, true = [], Adapter.run
     monkeypatch.setattr(Adapter, "run", lambda self, images: runs.append(len(images)) or true(self, images))
     assert list(score_database(model, database, **options)) == whole
@@ -67,6 +77,118 @@ def test_what_is_kept_is_of_this_model_and_these_files(table, what):
         Image.new("RGB", (96, 96)).save(database.paths[0])
     second = list(score_database(load_source_model(int(what == "model")), database, crops=1))
     assert first != second
+
+
+def own_scores(model, database, **options) -> list[float]:
+    return [row.source_score for batch in score_database(model, database, **options) for row in batch]
+
+
+def test_two_wraps_of_one_module_are_not_given_each_other_s_scores(table):
+    """They differ in what no weight shows: the normalisation, the reading of the score, the size of the crops."""
+    database, net = from_csv(table, "picture", "mos"), tiny_mixed()
+    larger = tta.wrap_model(net, "6")
+    larger.crop = 48
+    models = {
+        "plain": tta.wrap_model(net, "6"),
+        "normalised": tta.wrap_model(net, "6", normalise=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        "hundredfold": tta.wrap_model(net, "6", score=lambda output: output * 100),
+        "tenfold": tta.wrap_model(net, "6", score=lambda output: output * 10),
+        "smaller crops": larger,
+    }
+    found = {name: own_scores(model, database, crops=1) for name, model in models.items()}
+    assert len({tuple(scores) for scores in found.values()}) == len(models)
+    assert np.allclose(np.array(found["hundredfold"]), 10 * np.array(found["tenfold"]), rtol=1e-4)
+    assert found == {name: own_scores(model, database, crops=1) for name, model in models.items()}
+    assert len(list((table.parent / "cache" / "evaluate").iterdir())) == len(models)
+
+
+def test_a_score_that_nothing_tells_from_another_is_computed_each_time(table, caplog):
+    endless = (i for i in range(10**9))
+    model = tta.wrap_model(tiny_mixed(), "6", score=lambda output: output if endless else None)
+    database = from_csv(table, "picture", "mos")
+    assert own_scores(model, database, crops=1) == own_scores(model, database, crops=1)
+    assert not (table.parent / "cache" / "evaluate").exists() and "'evaluate' are not kept" in caplog.text
+
+
+def test_a_database_is_the_same_by_another_spelling_of_its_path(table, monkeypatch):
+    """Absolute, from its own folder, through a link: found again, and each row has the spelling that was asked for."""
+    model, runs, true = load_source_model(), [], Adapter.run
+    monkeypatch.setattr(Adapter, "run", lambda self, images: runs.append(len(images)) or true(self, images))
+    (table.parent / "link").symlink_to(table.parent)
+    first = list(score_database(model, from_csv(table, "picture", "mos"), crops=1))
+    monkeypatch.chdir(table.parent)
+    for spelling in ("table.csv", "link/table.csv"):
+        database = from_csv(Path(spelling), "picture", "mos")
+        again = list(score_database(model, database, crops=1))
+        assert {row.path for row in again[0]} == set(database.paths) != {row.path for row in first[0]}
+        assert [row.score for row in again[0]] == [row.score for row in first[0]]
+        assert (
+            run("evaluate", spelling, "--path-column", "picture", "--score-column", "mos", "--crops", 1).exit_code == 0
+        )
+    assert runs == [16]
+
+
+def test_evaluations_side_by_side_that_stop_half_way_lose_nothing(table):
+    """Two take turns, both are stopped; a third one ends with every image, and with the scores of one alone."""
+    database, model = from_csv(table, "picture", "mos"), load_source_model()
+    options = {"batch_size": 4, "crops": 1}
+    together = [score_database(model, database, **options) for _ in range(2)]
+    begun = [next(batches) for _ in range(2) for batches in together]
+    for batches in together:
+        batches.close()
+    third = list(score_database(model, database, **options))
+    assert begun[0] == begun[1] == third[0] and begun[2] == begun[3] == third[1]
+    assert sorted(row.path for batch in third for row in batch) == sorted(database.paths)
+    folder = table.parent / "cache" / "evaluate"
+    shutil.rmtree(folder)
+    assert list(score_database(model, database, **options)) == third
+
+
+def test_evaluations_in_two_processes_and_one_that_is_killed(table):
+    """SIGKILL in the middle; then two at once from there on: both end well, and print the same."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tta_iqa_lib.apps.cli import app; app()",
+        "evaluate",
+        str(table),
+        "--path-column",
+        "picture",
+    ]
+    command += ["--score-column", "mos", "--crops", "1", "--batch-size", "1"]
+    cache = table.parent / "cache" / "evaluate"
+
+    def begin():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    killed = begin()
+    while not len(list(cache.glob("*/batch-*.json"))) >= 2:
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    done = {file: file.stat().st_mtime_ns for file in cache.glob("*/batch-*.json")}
+    assert 2 <= len(done) < 16
+    both = [begin(), begin()]
+    printed = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert printed[0][0] == printed[1][0] and "16 images" in printed[0][0]
+    assert "damaged" not in printed[0][1] + printed[1][1]
+    assert len(list(cache.glob("*/batch-*.json"))) == 16 and all(f.stat().st_mtime_ns == t for f, t in done.items())
+
+
+def test_a_batch_with_an_image_that_cannot_be_read_is_tried_anew(table):
+    database, model = from_csv(table, "picture", "mos"), load_source_model()
+    good = database.paths[3].read_bytes()
+    about = database.paths[3].stat()
+    database.paths[3].write_bytes(bytes(len(good)))
+    os.utime(database.paths[3], ns=(about.st_atime_ns, about.st_mtime_ns))
+    (rows,) = score_database(model, database, crops=1)
+    assert [row.path for row in rows if row.error] == [database.paths[3]]
+    database.paths[3].write_bytes(good)  # as where a share was away for a moment: the file has not changed
+    os.utime(database.paths[3], ns=(about.st_atime_ns, about.st_mtime_ns))
+    (rows,) = score_database(model, database, crops=1)
+    assert not any(row.error for row in rows) and np.isfinite([row.score for row in rows]).all()
 
 
 def test_three_metrics_are_compared_and_contents_are_resampled():

@@ -1,5 +1,7 @@
 """BIQ2021 in memory, its splits and its source models, on a made-up folder of a dozen small pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tta_iqa_lib.experiments import opinions
 from tta_iqa_lib.experiments.opinions import HELD_OUT, SUBSETS, Opinions, centre, load, split, train_source, untrained
 from tta_iqa_lib.models.quality import load_source_model
 from tta_iqa_lib.models.training import score_all
+from tta_iqa_lib.store import code
 
 pytestmark = pytest.mark.usefixtures("small_squares")
 
@@ -35,7 +38,7 @@ def test_the_second_reading_comes_from_the_cache(folder, tmp_path, monkeypatch):
     again = load(folder, progress=False)
     assert torch.equal(first.images, again.images) and first.content.tolist() == again.content.tolist()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert len(list((tmp_path / "cache" / "opinions").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "opinions").glob("*/images.npz"))) == 1
     monkeypatch.setattr(opinions, "SIZE", 24)
     with pytest.raises(AssertionError, match="read again"):
         load(folder, progress=False)
@@ -164,9 +167,45 @@ def test_an_interrupted_training_keeps_its_epochs_until_the_model_is_safe(folder
         with pytest.raises(KeyboardInterrupt):
             train_source(data, "ss02", epochs=2, progress=False)
     kept = tmp_path / "cache" / "opinions"
-    assert len(list(kept.glob("*.checkpoint"))) == 1 and not list(kept.glob("*.pt"))
+    assert len(list(kept.glob("*/*.checkpoint"))) == 1 and not list(kept.glob("*/model.npz"))
     train_source(data, "ss02", epochs=2, progress=False)
-    assert not list(kept.glob("*.checkpoint")) and len(list(kept.glob("*.pt"))) == 1
+    assert not list(kept.glob("*/*.checkpoint")) and len(list(kept.glob("*/model.npz"))) == 1
+
+
+def test_a_trained_model_is_found_again_only_under_what_trained_it(folder, monkeypatch):
+    """The code of the training, its settings, its data, where it starts: each alone."""
+    data, calls = load(folder, progress=False), []
+    monkeypatch.setattr(opinions, "fit", lambda model, *args, **options: calls.append(1) or model)
+
+    def trains(data=data, subset="ss01", **options) -> bool:
+        before = len(calls)
+        train_source(data, subset, epochs=1, progress=False, **options)
+        return len(calls) > before
+
+    assert trains() and not trains() and not trains(replace(data))
+    for name, value in (("LR", 1e-4), ("BATCH", 5), ("CROP", 24), ("SIZE", 41), ("HELD_OUT", 0.3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(opinions, name, value)
+            assert trains() and not trains()
+    for module in ("experiments/opinions.py", "models/training.py", "models/quality.py"):
+        text, read = (code.LIBRARY / module).read_text(encoding="utf-8"), code._read
+        with monkeypatch.context() as patch:
+            patch.setattr(code, "_read", lambda t, package, f=text, r=read: r(t + "\ny = 0\n" * (t == f), package))
+            assert trains()
+    assert trains(replace(data, scores=data.scores + 1)) and trains(replace(data, images=data.images.flip(3)))
+    assert trains(seed=1) and trains(subset="ss02")
+    with monkeypatch.context() as patch:
+        patch.setattr(opinions, "load_source_model", lambda number: tiny_like(number))
+        assert trains()
+    assert not trains()
+
+
+def tiny_like(number: int):
+    """Another source model to start from."""
+    model = load_source_model(number)
+    with torch.no_grad():
+        model.features[0].weight.mul_(1.01)
+    return model
 
 
 def test_what_a_model_remembers_is_of_its_training_rows(folder, monkeypatch):

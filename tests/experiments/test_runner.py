@@ -1,8 +1,13 @@
 """The grid: resumable, independent of processes, and honest in its summaries."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,52 +20,131 @@ from tta_iqa_lib.experiments import runner as experiments
 from tta_iqa_lib.experiments.analysis import difference, headline_targets, mean_srcc, read_results, table, write_results
 from tta_iqa_lib.experiments.grids import Grid
 from tta_iqa_lib.experiments.methods import MAIN, METHODS
-from tta_iqa_lib.experiments.runner import load_target, results_key, run_grid, run_one
+from tta_iqa_lib.experiments.runner import run_grid, runs_store
+from tta_iqa_lib.experiments.runs import run_one
+from tta_iqa_lib.experiments.seeds import Seeds
 from tta_iqa_lib.metrics import srcc
 from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.store import code
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Grid("small", ("source", "bn-batch", "recipe"), ("target/dusk",), (0, 1), (8,), 16)
 
 
-def test_an_interrupted_grid_resumes_with_the_same_results(tmp_path, monkeypatch):
-    """Kill it after some runs: what is done is kept and not run again, and the results are those of one go."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[dict, Path]:
+    """The results of `SMALL` in one go, and the cache folder that came of it."""
+    cache = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTA_IQA_CACHE", str(cache))
+        return run_grid(SMALL, 1, progress=False), cache
+
+
+@pytest.fixture
+def cache(whole, tmp_path, monkeypatch):
+    """A cache folder of the test's own, in which the benchmark is built."""
+    shutil.copytree(whole[1] / "tinyshift", tmp_path / "tinyshift")
     monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path))
-    whole = run_grid(SMALL, 1, progress=False)
-    folder = tmp_path / "small" / results_key(SMALL)
-    files = sorted(folder.glob("*.json"))
+    return tmp_path
+
+
+def test_an_interrupted_grid_resumes_with_the_same_results(whole, cache):
+    """What is done is kept and not run again, what is damaged is; and the results are those of one go."""
+    shutil.copytree(whole[1] / "runs", cache / "runs")
+    files = sorted(runs_store(SMALL).folder.iterdir())
     assert len(files) == len(SMALL.runs())
     times = {file: file.stat().st_mtime_ns for file in files}
     files[0].unlink()
-    (folder / f"1-{files[0].name}").write_text("[0.1, 0.")  # as a kill leaves it
+    files[1].write_bytes(files[1].read_bytes()[:20])
     again = run_grid(SMALL, 2, progress=False)
-    assert again == whole
-    assert all(file.stat().st_mtime_ns == times[file] for file in files[1:])
+    assert again == whole[0]
+    assert [file.stat().st_mtime_ns == times[file] for file in files] == [False] * 2 + [True] * (len(files) - 2)
 
 
-def test_a_run_keeps_the_target_s_order():
-    """The images are shuffled before they are batched; the scores come back in place."""
-    scores = run_one("source", "target/dusk", 0, 8, 24)
-    images, _, _ = load_target("target/dusk", 24)
-    with torch.no_grad():
-        expected = experiments.load_source_model(0)(images)
-    assert np.allclose(scores, expected, atol=1e-4)
+def test_a_grid_that_is_killed_ends_with_its_workers_and_resumes(whole, cache):
+    """SIGKILL after the first run: nobody goes on in the background, nothing that was done is lost."""
+    program = (
+        "from tta_iqa_lib.experiments.grids import Grid; from tta_iqa_lib.experiments.runner import run_grid\n"
+        f"if __name__ == '__main__': run_grid({SMALL!r}, 1, progress=False)"
+    )
+    script = cache / "script.py"
+    script.write_text(program)
+    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    while not (done := list(runs_store(SMALL).folder.glob("*.json"))):
+        assert process.poll() is None
+        time.sleep(0.02)
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    assert len(done) < len(SMALL.runs())
+    end = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+    times = {file: file.stat().st_mtime_ns for file in runs_store(SMALL).folder.glob("*.json")}
+    assert run_grid(SMALL, 1, progress=False) == whole[0]
+    assert all(file.stat().st_mtime_ns == before for file, before in times.items())
 
 
-def test_the_key_changes_with_the_grid_the_code_the_benchmark_and_the_weights(monkeypatch, tmp_path):
-    """Each alone: a result may be kept only where nothing that decides it has changed."""
-    first = results_key(SMALL)
-    assert first == results_key(Grid(*vars(SMALL).values()))
-    assert first != results_key(replace(SMALL, seeds=(0, 4)))  # the same two source models, another order
-    for name in ("code_hash", "fingerprint"):
+def children(process: int) -> list[int]:
+    """The processes that a process has started; none where the system does not tell."""
+    file = Path(f"/proc/{process}/task/{process}/children")
+    return [int(number) for number in file.read_text().split()] if file.is_file() else []
+
+
+def alive(process: int) -> bool:
+    """Neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_runs_are_found_again_only_under_all_that_decides_them(monkeypatch):
+    """Each alone: code, benchmark, weights, and the settings of a grid that change a run."""
+    first = runs_store(SMALL).key
+    assert first == runs_store(Grid(*vars(SMALL).values())).key
+    assert first == runs_store(replace(SMALL, name="larger", methods=MAIN, seeds=(0, 4))).key  # they share their runs
+    for other in ({"images": 17}, {"order": "by-content"}, {"online": True}):
+        assert runs_store(replace(SMALL, **other)).key != first
+    for module in ("experiments/runs.py", "models/training.py", "adaptation/loop.py", "imaging/distortions.py"):
+        text, read = (ROOT / "tta_iqa_lib" / module).read_text(encoding="utf-8"), code._read
         with monkeypatch.context() as patch:
-            patch.setattr(experiments, name, lambda *modules: "changed")
-            assert results_key(SMALL) != first
-    shutil.copytree(experiments.data_folder() / "models", tmp_path / "models")
-    monkeypatch.setattr(experiments, "data_folder", lambda: tmp_path)
-    assert results_key(SMALL) == first
-    weights = tmp_path / "models" / "source-1.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    assert results_key(SMALL) != first
+            patch.setattr(code, "_read", lambda t, package, f=text, r=read: r(t + "\ny = 0\n" * (t == f), package))
+            assert runs_store(SMALL).key != first
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "fingerprint", lambda: "of another benchmark")
+        assert runs_store(SMALL).key != first
+    true = experiments.load_source_model
+
+    def trained_anew(source):
+        model = true(source)
+        model.regressor.bias += float(source == 2)
+        return model
+
+    monkeypatch.setattr(experiments, "load_source_model", trained_anew)
+    assert runs_store(SMALL).key != first
+
+
+def test_runs_that_differ_in_a_seed_are_kept_apart(cache, monkeypatch):
+    """A grid that varies the order alone; run 0 it has in common with the others, and the results tell runs by number."""
+    grid = Grid("orders", ("source", "rank"), ("target/dusk",), (0, 1), (8,), 8)
+    all_vary = run_grid(grid, 1, progress=False)["runs"]
+    assert len(list(runs_store(grid).folder.iterdir())) == 4
+    orders = run_grid(replace(grid, vary=("order",)), 1, progress=False)["runs"]
+    assert len(list(runs_store(grid).folder.iterdir())) == 6
+    assert [run["seed"] for run in orders] == [run["seed"] for run in all_vary] == [0, 1, 0, 1]
+    (source, other_source), (rank, other_rank) = (
+        [r["scores"] for r in orders if r["method"] == m] for m in ("source", "rank")
+    )
+    assert np.allclose(source, other_source, atol=2e-5)  # the same model, whatever the order
+    assert not np.allclose(rank, other_rank, atol=1e-3)  # other batches
+    assert [orders[i]["scores"] == all_vary[i]["scores"] for i in range(4)] == [True, False, True, False]
+
+
+def test_a_grid_with_a_misspelt_seed_is_an_error():
+    with pytest.raises(ValueError, match="no seed 'orders'"):
+        replace(SMALL, vary=("orders",))
 
 
 def adapter_of(name: str) -> Adapter | None:
@@ -72,7 +156,7 @@ def adapter_of(name: str) -> Adapter | None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone(name, monkeypatch):
-    monkeypatch.setattr(methods, "source_head", lambda source: torch.nn.Linear(128, 4))  # a fit takes half a minute
+    monkeypatch.setattr(methods, "source_head", lambda model: torch.nn.Linear(128, 4))  # a fit takes half a minute
     adapter = adapter_of(name)
     if adapter and adapter.recipe.losses:
         control = adapter_of(METHODS[name].control).recipe
@@ -81,8 +165,27 @@ def test_every_method_with_losses_has_a_control_that_differs_in_the_losses_alone
         assert (control.statistics, control.views, control.gate) == (own.statistics, own.views, own.gate)
 
 
-def test_scores_are_stored_where_the_grid_asks_for_them(tmp_path, monkeypatch):
+def test_the_rotation_head_is_fitted_once_for_each_source_model(tmp_path, monkeypatch):
+    """Kept, and to the bit what was fitted; another model has another head."""
     monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path))
+    fits = []
+
+    def fit(model, images):
+        fits.append(len(images))
+        head = torch.nn.Linear(128, 4)
+        torch.nn.init.constant_(head.weight, model.regressor.bias.item() / 3)
+        return head.requires_grad_(False)
+
+    monkeypatch.setattr(methods, "rotation_head", fit)
+    monkeypatch.setattr(methods, "tinyshift", lambda split: (torch.zeros(900, 3, 8, 8), None, None))
+    first, again, other = (methods.source_head(load_source_model(source)) for source in (0, 0, 1))
+    assert fits == [800, 800]
+    assert torch.equal(first.weight, again.weight) and torch.equal(first.bias, again.bias)
+    assert not first.weight.requires_grad and not torch.equal(first.weight, other.weight)
+    assert first.weight[0, 0].item() == pytest.approx(load_source_model(0).regressor.bias.item() / 3)
+
+
+def test_scores_are_stored_where_the_grid_asks_for_them(cache):
     kept = Grid("kept", ("source",), ("target/dusk",), (0,), (8,), 8)
     with_scores, without = (
         run_grid(grid, 1, progress=False)["runs"] for grid in (kept, replace(kept, keep_scores=False))
@@ -158,7 +261,7 @@ def test_the_stored_headline_is_what_the_code_computes_today():
     results = read_results("headline")
     for method in ("source", "bn-blend", "order"):
         (run,) = analysis.select(results, method=method, target="target/haze", seed=1, batch_size=32)
-        today = run_one(method, "target/haze", 1, 32, results["about"]["grid"]["images"])
+        today = run_one(method, "target/haze", Seeds.of_run(1), 32, results["about"]["grid"]["images"])
         assert srcc(today, results["truth"]["target/haze"]["quality"]) == pytest.approx(run["srcc"], abs=0.003)
 
 

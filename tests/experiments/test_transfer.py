@@ -1,5 +1,7 @@
 """Three directions over a made-up folder of a dozen small pictures: run once, kept, and with the shift of every layer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import pictures
@@ -42,9 +44,9 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
     assert other == pytest.approx(model(as_float(centre(data.images[test]))).tolist(), abs=1e-4)
     known = results["about"]["ss02"]
     assert known["held_out_images"] == len(held) and known["held_out_srcc"].keys() == {0, 1}
-    order = shuffled(np.arange(4), 1)
+    order = shuffled(np.arange(4), 1001)
     pixels = {
-        "held out": data.images[shuffled(held[evenly_spaced(len(held), 4)], 1)],
+        "held out": data.images[shuffled(held[evenly_spaced(len(held), 4)], 1001)],
         "as it is": data.images[test][order],
     }
     assert known["shift"].keys() == {*pixels, "dark"} and known["shift"]["dark"].keys() == {0, 1}
@@ -57,6 +59,26 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
     )  # nothing is computed again
     monkeypatch.setattr(transfer, "shift", None)
     assert evaluate(folder, 4, seeds=(0, 1), progress=False) == results
+
+
+def test_source_order_and_copies_are_drawn_by_their_own_seeds(folder, monkeypatch):
+    """The training, every order of images, and every adapter: each has its seed and no other's."""
+    seen = {"source": set(), "order": set(), "copies": set()}
+
+    def spy(name, place, true):
+        return lambda *args, **options: seen[name].add(args[place]) or true(*args, **options)
+
+    monkeypatch.setattr(opinions, "fit", lambda model, *args, **options: model)
+    monkeypatch.setattr(opinions, "HELD_OUT", 0.4)
+    monkeypatch.setattr(transfer, "PLAN", (("as it is", ("source",), 4),))
+    monkeypatch.setattr(transfer.Seeds, "of_run", lambda number: transfer.Seeds(source=1, order=20, copies=300))
+    monkeypatch.setattr(transfer, "train_source", spy("source", 2, transfer.train_source))
+    monkeypatch.setattr(transfer, "shuffled", spy("order", 1, transfer.shuffled))
+    method = transfer.METHODS["source"]
+    monkeypatch.setitem(transfer.METHODS, "source", replace(method, adapter=spy("copies", 1, method.adapter)))
+    results = evaluate(folder, 4, seeds=(0,), progress=False)
+    assert seen == {"source": {1}, "order": {20}, "copies": {300}}
+    assert {run["seed"] for run in results["runs"]} == {0}
 
 
 def test_an_unknown_architecture_is_an_error_before_the_work_begins(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import seeded, tiny_model
+from helpers import pictures, seeded, tiny_model
 
 from tta_iqa_lib.datasets import tinyshift as benchmark
 from tta_iqa_lib.datasets.tinyshift import build, tinyshift
@@ -232,3 +232,18 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     with pytest.raises(ValueError, match=r"is of another training, .*'epochs': 4"):
         fit(small_model((4, 6)), pixels, quality, 5, batch_size=8, checkpoint=file, progress=False)
+
+
+def test_a_training_with_a_damaged_checkpoint_starts_over_and_says_so(tmp_path, caplog):
+    images, quality, file = pictures(16, 32), torch.rand(16, generator=torch.Generator().manual_seed(0)), tmp_path / "c"
+
+    def train(checkpoint=None):
+        model = seeded(lambda: small_model((4, 6)))
+        return fit(model, images, quality, 2, batch_size=8, checkpoint=checkpoint, progress=False).regressor.weight
+
+    whole = train()
+    assert torch.equal(train(file), whole)
+    file.write_bytes(file.read_bytes()[:2000])
+    assert torch.equal(train(file), whole)
+    (line,) = caplog.messages
+    assert str(file) in line and "damaged" in line and "\n" not in line

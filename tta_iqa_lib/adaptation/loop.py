@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..imaging.files import symmetries
+from ..imaging.crops import symmetries
 from .copies import copy_makers
 from .losses import Context
 from .moments import Moments, mean_shift, variance_shift

@@ -1,5 +1,5 @@
 """What people run: scoring files, evaluating on a database, the command line (chapter 11)."""
 
-from . import cli, scoring
+import lazy_loader
 
-__all__ = ["cli", "scoring"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["cli", "evaluation", "scoring"])

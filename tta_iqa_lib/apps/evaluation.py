@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from ..adaptation import adapter as adapt
-from ..adaptation import gates as gate
-from ..adaptation import loop, moments, normalisation, rules, state, stateless
+from ..adaptation.adapter import balanced_batches
 from ..datasets.databases import Database
 from ..datasets.near_duplicates import content_groups, load_images
-from ..imaging import files as images
 from ..metrics import Interval, bootstrap, krcc, plcc, srcc
 from ..models.quality import ScoringModel
-from ..store import cache_folder, code_hash
-from . import scoring
-from .scoring import Row, score_files
+from ..store import Store
+from .scoring import Row, score_batch
 
 METRICS = {"SRCC": srcc, "PLCC": plcc, "KRCC": krcc}
 
@@ -29,34 +22,25 @@ def score_database(
 ) -> Iterator[list[Row]]:
     """`score_files` with adaptation on all images, batch by batch. What is done is kept in the cache folder.
 
-    An interrupted evaluation goes on where it stopped: the batches are the same, as the seed draws them.
+    An interrupted evaluation goes on where it stopped: the batches are the same, as the seed draws them. Several at once
+    share what they have done. A batch with an image that cannot be read is tried anew each time.
+
+    Args:
+        crops: a square number; of each image.
+        seed: draws the batches, and the copies that a loss asks for.
     """
-    digest = hashlib.sha256(
-        code_hash(adapt, normalisation, stateless, moments, rules, gate, images, state, loop, scoring).encode()
-    )
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    files = [f"{path.resolve()} {path.stat().st_mtime_ns}" for path in database.paths]
-    digest.update(json.dumps([batch_size, crops, seed, files]).encode())
-    kept = cache_folder() / "evaluate" / f"{digest.hexdigest()[:16]}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    done = _read_batches(kept)
-    yield from done
-    with kept.open("a", encoding="utf-8") as lines:
-        for batch in score_files(model, list(database.paths), True, batch_size, crops, seed, skip=len(done)):
-            rows = [(str(row.path), row.score, row.source_score, row.error) for row in batch]
-            lines.write(json.dumps(rows) + "\n")
-            lines.flush()
-            yield batch
-
-
-def _read_batches(kept: Path) -> list[list[Row]]:
-    """The finished batches; a line that an interruption cut short is cut off."""
-    if not kept.is_file():
-        return []
-    whole = [line for line in kept.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    kept.write_text("".join(whole), encoding="utf-8")
-    return [[Row(Path(path), *rest) for path, *rest in json.loads(line)] for line in whole]
+    settings = {"batch_size": batch_size, "crops": crops, "seed": seed}
+    store = Store("evaluate", depends_on=["apps.scoring"], model=model, files=database.paths, **settings)
+    for number, batch in enumerate(balanced_batches(len(database), batch_size, seed)):
+        files = [database.paths[i] for i in batch]
+        kept = store.find(f"batch-{number}.json")
+        if kept is None:
+            rows = score_batch(model, files, True, crops, seed)
+            if not any(row.error for row in rows):
+                store.put(f"batch-{number}.json", [(row.score, row.source_score) for row in rows])
+        else:
+            rows = [Row(path, *scores) for path, scores in zip(files, kept, strict=True)]
+        yield rows
 
 
 def find_contents(database: Database, progress: bool = True) -> np.ndarray:
@@ -77,13 +61,10 @@ def compare(
     """
     new, old, truth = (np.asarray(values, dtype=float) for values in (scores, source_scores, opinions))
     return {
-        name: tuple(
-            bootstrap(statistic, len(truth), contents, count)
-            for statistic in (
-                lambda i, m=metric: m(old[i], truth[i]),
-                lambda i, m=metric: m(new[i], truth[i]),
-                lambda i, m=metric: m(new[i], truth[i]) - m(old[i], truth[i]),
-            )
+        name: (
+            bootstrap(lambda i, m=metric: m(old[i], truth[i]), len(truth), contents, count),
+            bootstrap(lambda i, m=metric: m(new[i], truth[i]), len(truth), contents, count),
+            bootstrap(lambda i, m=metric: m(new[i], truth[i]) - m(old[i], truth[i]), len(truth), contents, count),
         )
         for name, metric in METRICS.items()
     }

@@ -31,32 +31,32 @@ def score_files(
     batch_size: int = 32,
     crops: int = 4,
     seed: int = 0,
-    skip: int = 0,
 ) -> Iterator[list[Row]]:
     """Score files batch by batch; only one batch is in memory. Yields the rows of each batch, unreadable files among them.
 
     Args:
         adapt: adapt to the crops of each batch with the default `Adapter`; batches are drawn in a seeded shuffle.
         crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
-        skip: leave out so many batches at the start.
     """
-    adapter = Adapter(model, seed=seed, crops_per_image=crops)
-    size = model.crop or 224
-    for batch in balanced_batches(len(files), batch_size, seed if adapt else None)[skip:]:
-        rows, pixels, readable = [], [], []
-        for path in (files[i] for i in batch):
-            try:
-                pixels.append(read_crops(path, size, crops))
-                readable.append(path)
-            except ImageError as error:
-                rows.append(Row(path, error=str(error)))
-        if readable:
-            stacked = torch.cat(pixels)
-            if adapt:
-                result = adapter.run(stacked)
-                new, old = result.scores, result.source_scores
-            else:
-                new = old = Average(model, model.views).predict(stacked)
-            means = (s.view(len(readable), crops).mean(1).tolist() for s in (new, old))
-            rows += [Row(path, a, b) for path, a, b in zip(readable, *means, strict=True)]
-        yield rows
+    for batch in balanced_batches(len(files), batch_size, seed if adapt else None):
+        yield score_batch(model, [files[i] for i in batch], adapt, crops, seed)
+
+
+def score_batch(model: ScoringModel, files: list[Path], adapt: bool, crops: int, seed: int) -> list[Row]:
+    """Score files as one batch; see `score_files`. One row a file, in the order of the files."""
+    size, pixels, rows = model.crop or 224, {}, {}
+    for place, path in enumerate(files):
+        try:
+            pixels[place] = read_crops(path, size, crops)
+        except ImageError as error:
+            rows[place] = Row(path, error=str(error))
+    if pixels:
+        stacked = torch.cat(list(pixels.values()))
+        if adapt:
+            result = Adapter(model, seed=seed, crops_per_image=crops).run(stacked)
+            new, old = result.scores, result.source_scores
+        else:
+            new = old = Average(model, model.views).predict(stacked)
+        means = (s.view(len(pixels), crops).mean(1).tolist() for s in (new, old))
+        rows |= {place: Row(files[place], a, b) for place, a, b in zip(pixels, *means, strict=True)}
+    return [rows[place] for place in range(len(files))]

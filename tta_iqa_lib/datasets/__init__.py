@@ -1,5 +1,7 @@
 """Images with quality: the embedded benchmark, databases of opinions, and which pictures show the same."""
 
-from . import databases, near_duplicates, tinyshift
+import lazy_loader
 
-__all__ = ["databases", "near_duplicates", "tinyshift"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["databases", "near_duplicates", "tables", "tinyshift"]
+)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..imaging import distortions, scenes
+from ..imaging import scenes
 from ..imaging.distortions import distort
-from ..store import cache_folder, code_hash, whole_file
+from ..store import Store
 
 CROP = 96
 SOURCE_PHOTOGRAPHS = ("astronaut", "china", "coffee", "motorcycle")
@@ -117,7 +116,7 @@ def quality(distorted: Tensor, reference: Tensor) -> Tensor:
     """
     import piq  # here, as it brings torchvision: more than a second
 
-    metrics = piq.ssim, piq.vif_p, piq.haarpsi
+    metrics: tuple[Callable[..., Tensor], ...] = (piq.ssim, piq.vif_p, piq.haarpsi)  # type: ignore[assignment]
     pairs = zip(distorted.split(50), reference.split(50), strict=True)  # what fits a CPU's cache; the bits are the same
     return torch.cat([torch.stack([m(*pair, reduction="none").clamp(0, 1) for m in metrics]).mean(0) for pair in pairs])
 
@@ -137,7 +136,7 @@ def detail(crop: Tensor) -> float:
 def _crop(name: str, split: str, generator: np.random.Generator) -> Tensor:
     """A random crop, (3, 96, 96). Photographs are taken at half to full size. Crops with nothing to judge are drawn anew."""
     region = _region(content(name), split)
-    best, most = None, -1.0
+    best, most = region, -1.0
     for _ in range(20):
         zoom = 1.0 if name.startswith("scene-") else generator.uniform(1, min(2, min(region.shape[1:]) / CROP))
         side = int(CROP * zoom)
@@ -217,12 +216,14 @@ def build(split: str, size: int | None = None, seed: int | None = None, target: 
     return torch.cat(pixels), torch.cat(labels), Meta(np.array(chosen), kinds, severity)
 
 
+def _store() -> Store:
+    photographs = {name: to_bytes(scenes.photograph(name)) for name in scenes.PHOTOGRAPHS}
+    return Store("tinyshift", depends_on=["datasets.tinyshift"], photographs=photographs)
+
+
 def fingerprint() -> str:
-    """A hash over the code, the parameters and the input photographs that decide the benchmark."""
-    digest = hashlib.sha256(code_hash(scenes, distortions, sys.modules[__name__]).encode())
-    for name in scenes.PHOTOGRAPHS:
-        digest.update(to_bytes(scenes.photograph(name)).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """A hash over the code, the parameters and the input photographs that decide the benchmark: the key of its store."""
+    return str(_store().key)
 
 
 def manifest() -> dict:
@@ -240,6 +241,11 @@ def version() -> str:
     return hashlib.sha256(json.dumps(manifest(), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _arrays(split: str) -> dict[str, Tensor | np.ndarray]:
+    pixels, labels, meta = build(split)
+    return {"pixels": pixels, "quality": labels, **vars(meta)}
+
+
 def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:
     """A split of TinyShift, built at its first use (seconds) and cached outside the repository. Chapter 4.
 
@@ -249,11 +255,6 @@ def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:
     Returns:
         images (N, 3, 96, 96) float32 in [0, 1]; quality (N,), computed, higher = better; `Meta`.
     """
-    file = cache_folder() / "tinyshift" / fingerprint() / f"{split.replace('/', '-')}.npz"
-    if not file.is_file():
-        pixels, labels, meta = build(split)
-        with whole_file(file) as partial:
-            np.savez(partial, pixels=pixels.numpy(), quality=labels.numpy(), **vars(meta))
-    with np.load(file) as stored:
-        meta = Meta(stored["content"], stored["kind"], stored["severity"])
-        return torch.from_numpy(stored["pixels"]).float() / 255, torch.from_numpy(stored["quality"]), meta
+    kept = _store().get(f"{split}.npz", _arrays, split)
+    meta = Meta(kept["content"], kept["kind"], kept["severity"])
+    return torch.from_numpy(kept["pixels"]).float() / 255, torch.from_numpy(kept["quality"]), meta

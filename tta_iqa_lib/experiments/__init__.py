@@ -1,1 +1,20 @@
-"""The evidence: other methods, grids of runs, and how to read what they gave."""
+"""The evidence: other methods, grids of runs, and how to read what they gave (chapters 9, 10 and 12)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "analysis",
+        "baselines",
+        "bench",
+        "grids",
+        "methods",
+        "opinions",
+        "published",
+        "runner",
+        "runs",
+        "seeds",
+        "transfer",
+    ],
+)

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..datasets.tinyshift import TARGETS
 from ..metrics import Interval, resamples
 from ..models.quality import data_folder
-from ..store import whole_file
+from ..store import atomic_write
 from .methods import METHODS
 
 
@@ -23,7 +23,7 @@ def write_results(results: dict, path: Path) -> None:
     lines = [tight(run) for run in results["runs"]]
     head = {key: value for key, value in results.items() if key != "runs"}
     text = tight(head)[:-1] + ',"runs":[\n' + ",\n".join(lines) + "\n]}\n"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text)
 
 

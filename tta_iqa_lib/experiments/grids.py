@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..datasets.tinyshift import TARGETS
 from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, MOMENTA, PASSES, STEPS, STREAMS
 from .published import FAULTS
+from .seeds import ALL, Seeds
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Grid:
 
     Attributes:
         name: of the results file.
-        methods, targets, seeds, batch_sizes: every combination is a run.
+        methods, targets, seeds, batch_sizes: every combination is a run. A seed is a number; see `Seeds.of_run`.
+        vary: what the seeds draw: all three of "source", "order" and "copies", or fewer, to see what one of them does alone.
         images: at most so many of each target, spread over its contents (None: all).
         order: "shuffled"; "by-content": images of one content follow one another; or "by-quality": the best images come in
             other batches than the worst.
@@ -32,10 +34,12 @@ class Grid:
     order: str = "shuffled"
     online: bool = False
     keep_scores: bool = True
+    vary: tuple[str, ...] = ALL
 
     def __post_init__(self):
         if self.keep_scores and "source" not in self.methods:
             raise ValueError(f"grid '{self.name}' keeps scores for intervals against the source: add it to the methods")
+        Seeds.of_run(0, self.vary)  # a misspelt one is told here, and not after hours
 
     def runs(self) -> list[tuple[str, str, int, int]]:
         """(method, target, seed, batch size) of every run; slow methods first, so that processes end together."""

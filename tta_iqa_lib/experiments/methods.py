@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from typing import Protocol
 
 import piq
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from ..adaptation.adapter import DEFAULT_RECIPE, Adapter
 from ..adaptation.copies import Ladder, Pair
 from ..adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
-from ..datasets.tinyshift import tinyshift
-from ..models.quality import ScoringModel, load_source_model
+from ..datasets.tinyshift import fingerprint, tinyshift
+from ..models.quality import ScoringModel
+from ..store import Store
 from .baselines import (
     ActMad,
     Average,
@@ -37,18 +39,26 @@ from .published import FAULTS, Published
 SOURCES = 3  # independently trained source models
 
 
+class Predictor(Protocol):
+    """What a method makes of a model: an `Adapter`, or anything else that scores a whole data set."""
+
+    def predict(self, images: Tensor, batch_size: int = ..., shuffle: bool = ...) -> Tensor:
+        """(N, 3, H, W) in [0, 1] → (N,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Method:
     """How a method makes its scorer, and the control it is compared with.
 
     Attributes:
         label: for tables and figures.
-        adapter: (model, seed) → anything with the `predict` of `Adapter`.
+        adapter: (model, seed of the copies) → `Predictor`.
         control: name of its matched control: the same statistics and forwards, the losses' gradients switched off.
     """
 
     label: str
-    adapter: Callable[[ScoringModel, int], Adapter]
+    adapter: Callable[[ScoringModel, int], Predictor]
     control: str | None = None
 
 
@@ -63,7 +73,7 @@ def streaming(label: str, control: str | None, passes: int = 1, **settings) -> M
 
 
 def _rotation(model: ScoringModel, seed: int) -> Adapter:
-    return Adapter(model, losses=(Rotation(source_head(seed % SOURCES)),), statistics=BLEND, seed=seed)
+    return Adapter(model, losses=(Rotation(source_head(model)),), statistics=BLEND, seed=seed)
 
 
 def _memo(model: ScoringModel, seed: int) -> PerImage:
@@ -79,10 +89,18 @@ def _gmsd(distorted: Tensor, reference: Tensor) -> Tensor:
     return -piq.gmsd(distorted, reference, reduction="none") / 0.1
 
 
-@cache
-def source_head(source: int):
+def source_head(model: ScoringModel) -> nn.Linear:
     """The rotation head of a source model (see `baselines.rotation_head`), fitted at its first use on 800 source crops."""
-    return rotation_head(load_source_model(source), tinyshift("source/train")[0][:800])
+    store = Store("rotation", depends_on=["experiments.baselines"], model=model, benchmark=fingerprint())
+    kept = {name: torch.from_numpy(array) for name, array in store.get("head.npz", _fit_head, model).items()}
+    outputs, inputs = kept["weight"].shape
+    head = nn.Linear(inputs, outputs)
+    head.load_state_dict(kept)
+    return head.requires_grad_(False)
+
+
+def _fit_head(model: ScoringModel) -> dict[str, Tensor]:
+    return rotation_head(model, tinyshift("source/train")[0][:800]).state_dict()
 
 
 RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(copies=Pair(choose="signed"))

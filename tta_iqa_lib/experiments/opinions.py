@@ -6,9 +6,8 @@ and the measured numbers. Models are kept in the user's cache folder.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..datasets.databases import Database, biq2021
 from ..datasets.near_duplicates import content_groups, load_images
 from ..models.quality import QualityModel, load_source_model, small_model, torchvision_model
 from ..models.training import crop_and_mirror, fit, remember_source
-from ..store import cache_folder, whole_file
+from ..store import Store, identity
 
 SUBSETS = ("ss01", "ss02", "ss03")
 SIZE, CROP = 256, 192  # pictures are reduced to 256 pixels; the model sees squares of 192
@@ -36,18 +35,24 @@ class Opinions:
     subset: np.ndarray
     content: np.ndarray
 
+    @cached_property
+    def key(self) -> str:
+        """Tells these images and opinions from others; see `identity`."""
+        return identity([self.images, self.scores, self.subset, self.content])
+
 
 def load(folder: str | Path, progress: bool = True) -> Opinions:
     """Read the database once; a copy of its reduced images is kept in the cache folder."""
     database: Database = biq2021(folder)
-    key = hashlib.sha256(json.dumps([SIZE, [p.name for p in database.paths]]).encode()).hexdigest()[:16]
-    file = cache_folder() / "opinions" / f"images-{key}.npy"
-    if not file.is_file():
-        with whole_file(file) as partial:
-            np.save(partial, load_images(database, SIZE, progress).numpy())
-    images = torch.from_numpy(np.load(file))
+    store = Store("opinions", depends_on=["datasets.near_duplicates"], files=database.paths, size=SIZE)
+    kept = store.get("images.npz", _read, database, progress)
+    images = torch.from_numpy(kept["images"])
     scores = torch.from_numpy(database.scores).float()
     return Opinions(images, scores, database.subset, content_groups(images))
+
+
+def _read(database: Database, progress: bool) -> dict[str, Tensor]:
+    return {"images": load_images(database, SIZE, progress)}
 
 
 def split(data: Opinions, test_subset: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,8 +66,8 @@ def split(data: Opinions, test_subset: str, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """The rows in the order of a seed."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1000 + seed)).numpy()]
+    """The rows in the order of a seed; see `Seeds`."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).numpy()]
 
 
 def centre(images: Tensor, size: int = CROP) -> Tensor:
@@ -96,23 +101,29 @@ def train_source(
     device: str = "cpu",
     progress: bool = True,
 ) -> QualityModel:
-    """The source model of one direction, trained on the other subsets, or read from the cache. Resumes by the epoch."""
-    settings = [architecture, test_subset, seed, epochs, LR, BATCH, SIZE, CROP, len(data.images)]
-    name = "-".join(map(str, settings))
-    file = cache_folder() / "opinions" / f"{name}.pt"
+    """The source model of one direction, trained on the other subsets, or read from the cache. Resumes by the epoch.
+
+    A model is found again only under the code that trains it: this module, and what it imports. After a change of that code,
+    of the data or of a setting, it is trained anew.
+    """
     model = untrained(architecture, seed)
-    if not file.is_file():
+    settings = {"test_subset": test_subset, "seed": seed, "epochs": epochs, "lr": LR, "batch": BATCH}
+    settings |= {"size": SIZE, "crop": CROP, "held_out": HELD_OUT, "device": device}
+    store = Store("opinions", depends_on=["experiments.opinions"], start=model, data=data.key, **settings)
+    checkpoint = store.path("epochs.checkpoint")
+
+    def trained() -> dict[str, Tensor]:
         rows, _, _ = split(data, test_subset)
         images, scores = data.images[rows].to(device), data.scores[rows].to(device)
         options = {"seed": seed, "progress": progress, "augment": crop_and_mirror(CROP)}
-        checkpoint = file.with_suffix(".checkpoint")
         fit(model.to(device), images, scores, epochs, LR, BATCH, checkpoint=checkpoint, **options)
         model.cpu()
         remember_source(model, centre(data.images[rows]))
-        with whole_file(file) as partial:
-            torch.save(model.state_dict(), partial)
+        return model.state_dict()
+
+    state = {name: torch.from_numpy(array) for name, array in store.get("model.npz", trained).items()}
+    if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    state = torch.load(file, weights_only=True)
     model.set_moments(**{name: state[name] for name in ("feature_mean", "feature_cov", "score_mean", "score_std")})
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

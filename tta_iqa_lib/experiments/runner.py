@@ -1,112 +1,46 @@
 """A grid of runs → one tidy, resumable results file (chapter 9).
 
-A run is one method on one target, for one seed and one batch size. A seed draws the source model (one of three), the order
-of the images and the distorted copies. Every run is written when it is done; after an interruption the rest is computed and
-the results are the same. Numbers in the book come from the results file alone.
+A run is one method on one target, for one seed and one batch size; the seed is a number from which `Seeds` are derived. Every
+run is written when it is done; after an interruption the rest is computed and the results are the same. Numbers in the book
+come from the results file alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 import subprocess
-import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..adaptation import adapter as adapt
-from ..adaptation import copies as views
-from ..adaptation import gates as gate
-from ..adaptation import loop, losses, moments, normalisation, rules, state, stateless
 from ..adaptation.adapter import Adapter
 from ..datasets import tinyshift as benchmark
-from ..datasets.tinyshift import Meta, build, fingerprint, tinyshift
-from ..metrics import evenly_spaced, krcc, plcc, srcc
-from ..models import quality as models
-from ..models.quality import data_folder, load_source_model
-from ..store import cache_folder, code_hash, whole_file
-from . import baselines, methods, published
-from .baselines import Stream
+from ..datasets.tinyshift import fingerprint, tinyshift
+from ..metrics import krcc, plcc, srcc
+from ..models.quality import load_source_model
+from ..store import Store
 from .grids import Grid
 from .methods import METHODS, SOURCES, Method
+from .runs import load_target, run_one
+from .seeds import Seeds
 
 
-def load_target(name: str, images: int | None = None) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Images (N, 3, H, W), quality (N,), contents (N,) of a target, or an even selection of them."""
-    if name == "source/test-large":  # more crops of source/test's contents, for cells of a thousand images
-        pixels, quality, meta = large_source_test()
-    else:
-        pixels, quality, meta = tinyshift(name)
-    if images is None or images >= len(pixels):
-        return pixels, quality, meta.content
-    rows = evenly_spaced(len(pixels), images)
-    return pixels[rows], quality[rows], meta.content[rows]
-
-
-@cache
-def large_source_test() -> tuple[Tensor, Tensor, Meta]:
-    """1,000 crops as those of source/test, drawn with another seed."""
-    pixels, quality, meta = build("source/test", 1000, seed=1)
-    return pixels.float() / 255, quality, meta
-
-
-def run_one(
-    method: str,
-    target: str,
-    seed: int,
-    batch_size: int,
-    images: int | None = None,
-    order: str = "shuffled",
-    online: bool = False,
-) -> list[float]:
-    """The scores of one run, in the target's own order, rounded to five decimals."""
-    pixels, quality, content = load_target(target, images)
-    rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(1000 + seed))
-    if order == "by-quality":
-        rows = rows[quality[rows].argsort(stable=True)]
-    elif order == "by-content":
-        place = {name: i for i, name in enumerate(dict.fromkeys(content[rows].tolist()))}
-        rows = rows[torch.tensor([place[name] for name in content[rows]]).argsort(stable=True)]
-    adapter = METHODS[method].adapter(load_source_model(seed % SOURCES), seed)
-    if online and isinstance(adapter, Adapter):
-        adapter = Stream(adapter)
-    scores = torch.empty(len(pixels))
-    scores[rows] = adapter.predict(pixels[rows], batch_size, shuffle=False)
-    return [round(float(s), 5) for s in scores]
-
-
-def results_key(grid: Grid) -> str:
-    """A hash of everything that decides the results: code, benchmark, weights, grid."""
-    decide = (
-        adapt,
-        baselines,
-        normalisation,
-        stateless,
-        moments,
-        rules,
-        gate,
-        state,
-        loop,
-        losses,
-        methods,
-        models,
-        published,
-        views,
+def runs_store(grid: Grid) -> Store:
+    """Where the runs of a grid are kept. Grids that take the same images in the same order share what they have in common."""
+    return Store(
+        "runs",
+        depends_on=["experiments.runs"],
+        benchmark=fingerprint(),
+        sources=[load_source_model(source) for source in range(SOURCES)],
+        images=grid.images,
+        order=grid.order,
+        online=grid.online,
     )
-    code = code_hash(*decide, sys.modules[__name__])
-    digest = hashlib.sha256(json.dumps([asdict(grid), fingerprint(), code]).encode())
-    for seed in sorted({s % SOURCES for s in grid.seeds}):
-        digest.update((data_folder() / "models" / f"source-{seed}.safetensors").read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) -> dict:
@@ -117,9 +51,15 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         sorted list of dictionaries with "method", "target", "seed", "batch_size", "srcc", "plcc", "krcc" and, where the grid
         keeps them, "scores"). It does not depend on interruptions and processes.
     """
-    folder = cache_folder() / grid.name / results_key(grid)
-    files = {run: folder / ("_".join(map(str, run)).replace("/", "-") + ".json") for run in grid.runs()}
-    open_runs = [run for run, file in files.items() if not file.is_file()]
+    store = runs_store(grid)
+    names, settings, scores = {}, {}, {}
+    for run in grid.runs():
+        method, target, number, batch_size = run
+        seeds = Seeds.of_run(number, grid.vary)
+        settings[run] = method, target, seeds, batch_size, grid.images, grid.order, grid.online
+        names[run] = f"{method} {target} {seeds.source}-{seeds.order}-{seeds.copies} {batch_size}.json"
+        scores[run] = store.find(names[run])
+    open_runs = [run for run, found in scores.items() if found is None]
     if open_runs:
         for target in tqdm(sorted(grid.targets), desc="benchmark", disable=not progress):
             load_target(target)
@@ -128,18 +68,17 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         # Fresh interpreters: a forked copy of PyTorch's threads can hang.
         context = multiprocessing.get_context("spawn")
         workers = processes or min(len(open_runs), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            jobs = {pool.submit(run_one, *run, grid.images, grid.order, grid.online): run for run in open_runs}
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+            jobs = {pool.submit(run_one, *settings[run]): run for run in open_runs}
             try:
                 for job in tqdm(
                     as_completed(jobs),
-                    total=len(files),
-                    initial=len(files) - len(jobs),
+                    total=len(names),
+                    initial=len(names) - len(jobs),
                     desc="runs",
                     disable=not progress,
                 ):
-                    with whole_file(files[jobs[job]]) as partial:
-                        partial.write_text(json.dumps(job.result()))
+                    scores[jobs[job]] = store.put(names[jobs[job]], job.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -148,9 +87,9 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         _, quality, content = load_target(target, grid.images)
         truth[target] = {"quality": [round(float(q), 5) for q in quality], "content": content.tolist()}
     for method, target, seed, batch_size in grid.runs()[::-1]:
-        scores = json.loads(files[method, target, seed, batch_size].read_text())
+        found = scores[method, target, seed, batch_size]
         quality = truth[target]["quality"]
-        metrics = {m.__name__: round(m(scores, quality), 4) for m in (srcc, plcc, krcc)}
+        metrics = {m.__name__: round(m(found, quality), 4) for m in (srcc, plcc, krcc)}
         runs.append(
             {
                 "method": method,
@@ -158,7 +97,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
                 "seed": seed,
                 "batch_size": batch_size,
                 **metrics,
-                **({"scores": scores} if grid.keep_scores else {}),
+                **({"scores": found} if grid.keep_scores else {}),
             }
         )
     about = {
@@ -170,6 +109,14 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         "settings_commit": settings_commit(),
     }
     return {"about": about, "truth": truth, "runs": runs}
+
+
+def _start_worker() -> None:
+    """One thread for the work; and a worker ends with the process that started it, however that came about."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _settings(method: Method) -> dict:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +11,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..adaptation import Adaptive, Batch, Source, loop, losses, moments, normalisation, rules, state
-from ..adaptation import adapter as adapt
-from ..adaptation import copies as views
-from ..adaptation import gates as gate
+from ..adaptation import Adaptive, Batch, Source
 from ..adaptation.adapter import Adapter, balanced_batches
 from ..adaptation.gates import ShiftGate
-from ..imaging import distortions
 from ..imaging.distortions import distort
 from ..metrics import evenly_spaced, plcc, srcc
-from ..models import quality as models
 from ..models.quality import QualityModel
 from ..models.training import as_float, score_all
-from ..store import cache_folder, code_hash, whole_file
-from . import methods, opinions
+from ..store import Store
 from .methods import BLEND, GC, ORDER, RANK, STATISTICS
 from .methods import adapting as _method
 from .opinions import CROP, EPOCHS, LR, SIZE, SUBSETS, Opinions, centre, load, shuffled, split, train_source, untrained
+from .seeds import Seeds
 
 # Changes that leave the order of the opinions nearly untouched: all photographs alike.
 CONDITIONS: dict[str, tuple[str, float] | None] = {
@@ -50,23 +43,7 @@ METHODS = {
     "order": _method("score order", "bn-blend", losses=(ORDER,), statistics=BLEND),
 }
 CHEAP = tuple(METHODS)[:7]
-# Code that decides the results: a change of it starts the cache of runs afresh.
-DECIDE = (
-    adapt,
-    normalisation,
-    distortions,
-    gate,
-    loop,
-    losses,
-    methods,
-    models,
-    moments,
-    opinions,
-    rules,
-    state,
-    views,
-)
-PLAN = (  # condition, methods, batch size
+PLAN: tuple[tuple[str, tuple[str, ...], int], ...] = (  # condition, methods, batch size
     *((condition, CHEAP, 32) for condition in CONDITIONS),
     ("as it is", CHEAP, 8),
     ("as it is", ("rank+gc", "order"), 32),
@@ -101,7 +78,7 @@ def evaluate(
 
     Args:
         images: of the subset left out, drawn evenly.
-        seeds: each trains a source model of its own, and draws the order of the images.
+        seeds: numbers, from which `Seeds` are derived: each trains a source model of its own, and draws the order of the images.
         architecture, epochs: of the source models; see `untrained`.
 
     Returns:
@@ -111,48 +88,42 @@ def evaluate(
     """
     untrained(architecture, 0)  # an unknown one is an error before the work begins
     data = load(folder, progress)
-    code = code_hash(*DECIDE, sys.modules[__name__])[:16]
-    cache = cache_folder() / "opinions" / f"runs-{code}-{images}-{epochs}"
-
-    def kept(name: str, compute: Callable[..., list], *arguments) -> list:
-        file = cache / f"{architecture}-{name}.json"
-        if not file.is_file():
-            with whole_file(file) as partial:
-                partial.write_text(json.dumps(compute(*arguments)))
-        return json.loads(file.read_text())
-
     truth, runs, about = {}, [], {}
-    jobs = [(subset, seed, *job) for subset in SUBSETS for seed in seeds for job in PLAN]
-    for subset, seed, condition, chosen, size in tqdm(jobs, desc="opinions", disable=not progress):
-        model = train_source(data, subset, seed, architecture, epochs, progress=progress)
+    jobs = [(subset, number, *job) for subset in SUBSETS for number in seeds for job in PLAN]
+    for subset, number, condition, chosen, size in tqdm(jobs, desc="opinions", disable=not progress):
+        seed = Seeds.of_run(number)
+        model = train_source(data, subset, seed.source, architecture, epochs, progress=progress)
+        store = Store("opinions", depends_on=["experiments.transfer"], model=model, data=data.key, images=images)
         _, held, test = split(data, subset)
         known = about.setdefault(subset, {"held_out_images": len(held), "held_out_srcc": {}, "shift": {"held out": {}}})
-        if seed not in known["held_out_srcc"]:
-            known["held_out_srcc"][seed] = round(_srcc_of(model, data, held), 4)
-            own = shuffled(held[evenly_spaced(len(held), images)], seed)
+        if number not in known["held_out_srcc"]:
+            known["held_out_srcc"][number] = round(_srcc_of(model, data, held), 4)
+            own = shuffled(held[evenly_spaced(len(held), images)], seed.order)
             pixels = as_float(centre(data.images[own]))
-            known["shift"]["held out"][seed] = kept(f"{subset}-held-out-shift-{seed}", shift, model, pixels)
+            measured = store.get(f"{subset} held-out shift {seed.order}.json", shift, model, pixels)
+            known["shift"]["held out"][number] = measured
         rows = test[evenly_spaced(len(test), images)]
         quality = data.scores[rows]
         pixels = as_float(centre(data.images[rows]))
-        if CONDITIONS[condition]:
-            kind, severity = CONDITIONS[condition]
+        if change := CONDITIONS[condition]:
+            kind, severity = change
             pixels = torch.cat([distort(part, kind, severity) for part in pixels.split(64)])
-        order = torch.from_numpy(shuffled(np.arange(len(rows)), seed))
-        name, target = f"{subset}-{condition}", f"{subset}/{condition}"
+        order = torch.from_numpy(shuffled(np.arange(len(rows)), seed.order))
+        name, target = f"{subset} {condition}", f"{subset}/{condition}"
         truth[target] = {"quality": quality.tolist(), "content": [str(c) for c in data.content[rows]]}
-        measured = kept(f"{name}-shift-{seed}", shift, model, pixels[order])
-        known["shift"].setdefault(condition, {})[seed] = measured
+        measured = store.get(f"{name} shift {seed.order}.json", shift, model, pixels[order])
+        known["shift"].setdefault(condition, {})[number] = measured
         for method in chosen:
-            adapter = METHODS[method].adapter(model, seed)
-            found = kept(f"{name}-{method}-{seed}-{size}", _scores, adapter, pixels, order, size)
+            adapter = METHODS[method].adapter(model, seed.copies)
+            entry = f"{name} {method} {seed.order}-{seed.copies} {size}.json"
+            found = store.get(entry, _scores, adapter, pixels, order, size)
             scores = torch.tensor(found)
             batches = [order[i] for i in balanced_batches(len(order), size)]
             runs.append(
                 {
                     "method": method,
                     "target": target,
-                    "seed": seed,
+                    "seed": number,
                     "batch_size": size,
                     "srcc": round(srcc(scores, quality), 4),
                     "plcc": round(plcc(scores, quality), 4),

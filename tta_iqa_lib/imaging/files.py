@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .crops import crop_starts, pad_to, square_side, symmetries  # noqa: F401 (`adaptation` takes the last from here)
+from .crops import crop_starts, pad_to, square_side
 from .decoding import to_tensor, upright
 
 # What a folder is searched for; which of them can be read depends on how Pillow was built. A file that is named is tried

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..store import whole_file
+from ..store import atomic_write
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOMENTS = ("feature_mean", "feature_cov", "score_mean", "score_std")
@@ -240,7 +240,7 @@ def save_model(model: QualityModel, path: str | Path, about: dict) -> None:
     """Write a `small_model` as safetensors: weights, source moments, and `about` (configuration, scores) as JSON."""
     path = Path(path)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm, trange
 
 from ..metrics import srcc
-from ..store import whole_file
+from ..store import atomic_write, read_whole
 from .quality import QualityModel, ScoringModel, load_source_model, small_model
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -94,7 +94,8 @@ def fit(
         after_epoch: called with the epoch and its mean loss.
         augment: (batch, generator) → batch of the same quality.
         checkpoint: a file that keeps each finished epoch, so that an interrupted training goes on from there, to the same
-            result (random numbers of the model's own, as dropout draws them, are not kept). Delete it when the model is safe.
+            result (random numbers of the model's own, as dropout draws them, are not kept). A damaged one is named on stderr,
+            and the training starts over. Delete it when the model is safe.
 
     Returns:
         the model, in evaluation mode, with `remember_source` done.
@@ -112,8 +113,8 @@ def fit(
     model.train().to(memory_format=layout)
     done, parts = 0, (model, optimizer, schedule)
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "images": len(images)}
-    if checkpoint and checkpoint.is_file():
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    kept = checkpoint and read_whole(checkpoint, lambda file: torch.load(file, map_location="cpu", weights_only=True))
+    if kept:
         if kept["settings"] != settings:
             raise ValueError(
                 f"'{checkpoint}' is of another training, {kept['settings']}: delete it, or name another file"
@@ -137,7 +138,7 @@ def fit(
             after_epoch(epoch, total / steps)
         if checkpoint:
             kept = {"done": epoch + 1, "settings": settings, "generator": generator.get_state()}
-            with whole_file(checkpoint) as partial:
+            with atomic_write(checkpoint) as partial:
                 torch.save(kept | {"parts": [part.state_dict() for part in parts]}, partial)
     model.eval()
     remember_source(model, images)

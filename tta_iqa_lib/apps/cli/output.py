@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from ...store import whole_file
+from ...store import atomic_write
 
 KEEP_BYTES = "tta_iqa_lib.keep_bytes"
 
@@ -96,7 +96,7 @@ def write_table(path: Path, header: list[str], rows: Iterable) -> None:
     if _is_device(path):
         _fill(path, header, rows)
     else:
-        with whole_file(path.resolve()) as partial:
+        with atomic_write(path.resolve()) as partial:
             _fill(partial, header, rows)
 
 

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.adaptation import controlled
+from tta_iqa_lib.adaptation import Stateless
 
 PAGE = "book/try_it.html"
 ROWS = "document.querySelectorAll('#try-rows tr').length"
@@ -59,8 +59,8 @@ class Trial:
         """The same pictures, cut and scored by the library."""
         crops = torch.cat([cut(picture) for picture in self.pixels()])
         model = tta.load_source_model()
-        with controlled(model, tta.Blend(alpha)), torch.no_grad():
-            return model(crops).view(-1, 9).mean(1).tolist()
+        with torch.no_grad():
+            return Stateless(model)(crops, tta.Blend(alpha)).scores.view(-1, 9).mean(1).tolist()
 
 
 def cut(pixels: np.ndarray) -> torch.Tensor:

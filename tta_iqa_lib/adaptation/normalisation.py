@@ -59,7 +59,7 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
     """
     wide = moments.mean.dtype if weight is None else torch.promote_types(moments.mean.dtype, weight.dtype)
     parts = [None if p is None else p.to(wide) for p in (*moments, weight, bias)]  # in single precision where one is
-    episodes = max(len(p) if p.ndim == 2 else 1 for p in parts if p is not None)
+    episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in parts if p is not None)
     if episodes == 1 and not moments.mean.requires_grad:
         # PyTorch's own kernel: with the source's moments bit for bit plain inference.
         mean, var, weight, bias = (None if p is None else p.reshape(-1) for p in parts)

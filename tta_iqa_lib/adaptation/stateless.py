@@ -138,7 +138,7 @@ class Stateless:
         self._places: dict[int, list[tuple[dict, str]]] = {}  # where the copy holds a parameter, by the parameter's id
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._now: _Now | None = None
-        self._copy = self._copied(model)
+        self.module = self._copied(model)  # the copy, which belongs to this object
 
     def __call__(
         self,
@@ -170,7 +170,7 @@ class Stateless:
         statistics = Source() if statistics is None else statistics
         self._check(statistics)
         layout = layout or Layout()
-        now = _Now(self._rules(statistics, rows), layout, carried or {}, record, through, len(rows), memory)
+        now = _Now(self._rules(statistics, rows), layout, carried or {}, record, through, rows.shape[0], memory)
         held = [(place, key, place[key]) for name in params or () for place, key in self._where(name)]
         self._now = now
         try:
@@ -179,7 +179,7 @@ class Stateless:
                     place[key] = tensor
             scoring = hasattr(self.model, "higher_is_better")
             # A copy of the rows: a model may change its input in place.
-            output = self._copy(rows.clone(), with_features=True) if scoring else self._copy(rows.clone())
+            output = self.module(rows.clone(), with_features=True) if scoring else self.module(rows.clone())
         finally:
             self._now = None
             for place, key, tensor in held:
@@ -280,7 +280,7 @@ class Stateless:
             output = forward(*args, **kwargs)
         finally:
             now.place = above
-        constant = isinstance(output, Tensor) and not output.requires_grad and len(output) == now.rows
+        constant = isinstance(output, Tensor) and not output.requires_grad and output.shape[:1] == (now.rows,)
         if now.memory.open and torch.is_grad_enabled() and constant and output.ndim > 1:
             inner = [other for other in now.memory.kept if other[: len(place)] == place]
             for other in inner:
@@ -294,11 +294,11 @@ class Stateless:
         assert now is not None
         source, rule = Moments(layer.running_mean, layer.running_var), now.rules.get(name, Source())
         layout, bare = now.layout, source.mean is None
-        if len(x) != now.rows:
+        if x.shape[0] != now.rows:
             now.rowwise = False
             if layout.episodes > 1 or layout.images is not None:
                 raise ValueError(
-                    f"layer '{name}' sees {len(x)} rows for {now.rows} images: episodes and copies cannot share a pass"
+                    f"layer '{name}' sees {x.shape[0]} rows for {now.rows} images: episodes and copies cannot share a pass"
                 )
         moments = source
         record = now.record and not bare  # without running statistics there is no shift to measure
@@ -308,7 +308,7 @@ class Stateless:
                 images = x.unflatten(0, (layout.episodes, -1))[:, : layout.images].flatten(0, 1)  # (E·B, C, …)
             images = images if now.through or record else images.detach()
             error = record or rule.uses_error
-            crops = layout.crops if len(x) == now.rows else 1
+            crops = layout.crops if x.shape[0] == now.rows else 1
             batch = measure(images, layout.episodes, crops) if error else batch_moments(images, layout.episodes)
             if record:
                 now.measured[name] = source, batch

@@ -81,7 +81,7 @@ class QualityModel(ScoringModel):
     def forward(self, images: Tensor, with_features: bool = False):
         """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""
         features = self.features((images - self.mean) / self.std).flatten(1)
-        scores = self.regressor(features).reshape(len(images))
+        scores = self.regressor(features).reshape(images.shape[0])
         return (scores, features) if with_features else scores
 
 
@@ -172,7 +172,7 @@ class WrappedModel(ScoringModel):
             output = self.module((images - self.mean) / self.std)
         finally:
             handle.remove()
-        scores = self._read(output, len(images))
+        scores = self._read(output, images.shape[0])
         if not with_features:
             return scores
         if not caught or not isinstance(caught[-1], Tensor):

@@ -559,9 +559,9 @@ def test_folding_does_not_change_the_scores(fold, statistics, losses, monkeypatc
     """To rounding, three Adam steps apart; and the passes are indeed fewer: 2 + 1 or 3 episodes in one."""
     model, images, passes = tiny_model(), pictures(12), []
 
-    def counting(model, state, images, recipe, episodes=1):
+    def counting(model, state, images, recipe, episodes=1, run=None):
         passes.append(episodes)
-        return adapt_batch(model, state, images, recipe, episodes)
+        return adapt_batch(model, state, images, recipe, episodes, run)
 
     monkeypatch.setattr("tta_iqa_lib.adaptation.adapter.adapt_batch", counting)
     one, many = (
@@ -666,6 +666,14 @@ def test_online_equals_a_fold_over_adapt_batch():
     for batch, scores in zip(batches, found, strict=True):
         (result,), state = adapt_batch(model, state, batch, adapter.recipe)
         assert torch.equal(result.scores, scores)
+
+
+def test_a_state_is_a_value():
+    """Going on from it twice gives the same twice: the optimiser's memory used to be written over."""
+    model, recipe = tiny_model(), Adapter(tiny_model(), FAST, Ema(0.3), lr=0.01).recipe
+    _, state = adapt_batch(model, State(), pictures(5), recipe)
+    twice = [adapt_batch(model, state, pictures(5, seed=1), recipe)[0][0].scores for _ in range(2)]
+    assert torch.equal(*twice)
 
 
 def test_a_restart_begins_the_next_batch_at_the_source():

@@ -21,6 +21,7 @@ from .gates import ShiftGate
 from .loop import adapt_batch, check_images
 from .normalisation import batchnorm_layers, norm_affine
 from .protocols import OptimizerMaker, ParamPicker, ScoringModel
+from .replays import Replays
 from .rules import Adaptive, Carried, First, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
 
@@ -63,6 +64,8 @@ class Adapter:
         grad_through_statistics, sam_rho: see `Optimisation`. crops_per_image: see `Inference`.
         episodes_per_pass: so many episodes `predict` and `run(groups=…)` adapt in one pass. The same result to rounding.
         recipe: all of that in one value, instead of the single settings.
+        capture: on a GPU, record the passes at the first batch of a shape and replay them from then on (see `Replays`). Losses
+            must ask the device for no value; streams are not recorded.
 
     Raises:
         TypeError, ValueError: no quality model, or impossible settings; settings of the optimiser without a loss.
@@ -85,6 +88,7 @@ class Adapter:
         crops_per_image: int | None = None,
         episodes_per_pass: int = 1,
         recipe: Recipe | None = None,
+        capture: bool = False,
     ):
         if not isinstance(model, ScoringModel):
             raise TypeError(
@@ -125,6 +129,7 @@ class Adapter:
                 "pass params=a function that picks parameters"
             )
         self.model, self.recipe, self.seed, self.episodes_per_pass = model, recipe, seed, episodes_per_pass
+        self._replays = Replays() if capture and torch.cuda.is_available() else None
         self._streams = threading.local()  # a stream belongs to the thread that opened it
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -237,7 +242,7 @@ class Adapter:
     def _one(self, images: Tensor) -> Result:
         stream = self._stream
         if stream is None:
-            return adapt_batch(self.model, State(), images, self.recipe)[0][0]
+            return adapt_batch(self.model, State(), images, self.recipe, run=self._replays)[0][0]
         before = stream.state
         (result,), stream.state = adapt_batch(self.model, before, images, self.recipe)
         if stream.restart is not None and stream.restart(result):
@@ -262,7 +267,7 @@ class Adapter:
                     results.append(self._one(images[same[0]]))
                 else:
                     rows = torch.cat([images[r] for r in same])
-                    results += adapt_batch(self.model, State(), rows, self.recipe, len(same))[0]
+                    results += adapt_batch(self.model, State(), rows, self.recipe, len(same), self._replays)[0]
                 bar.update(len(same))
         return results
 

@@ -19,6 +19,7 @@ from .losses import Context
 from .moments import Moments, mean_shift, variance_shift
 from .optimise import Flat, guarded_step, make_optimizer, starting_point, uphill
 from .protocols import PlainLoss, ScoringModel
+from .replays import Replays, directly
 from .rules import Carried
 from .state import Inference, Recipe, Result, State
 from .stateless import Layout, Memory, Pass, Stateless
@@ -26,7 +27,12 @@ from .stateless import Layout, Memory, Pass, Stateless
 
 @torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
 def adapt_batch(
-    model: ScoringModel, state: State, images: Tensor, recipe: Recipe, episodes: int = 1
+    model: ScoringModel,
+    state: State,
+    images: Tensor,
+    recipe: Recipe,
+    episodes: int = 1,
+    run: Replays | None = None,
 ) -> tuple[list[Result], State]:
     """Adapt to E episodes of B images at once and score them: the pure core of the library.
 
@@ -39,6 +45,7 @@ def adapt_batch(
         images: (E·B, 3, H, W) in [0, 1], episode after episode.
         recipe: how to score, and what to optimise.
         episodes: E.
+        run: recordings to replay the passes from, on a GPU; None: compute them as they come.
 
     Returns:
         E results, and the state after the batch.
@@ -54,7 +61,11 @@ def adapt_batch(
     network, inference, size = Stateless(model), recipe.inference, len(images) // episodes
     if size % inference.crops_per_image:
         raise ValueError(f"{size} rows are no whole number of pictures of {inference.crops_per_image} crops each")
-    source, sources = _source_pass(network, images, inference, episodes)
+    run = run if state == State() else None  # a stream's state would have to be recorded, too
+    source = (run or directly)(
+        ("source", inference, episodes), lambda rows: _source_pass(network, rows, inference, episodes), images
+    )
+    sources = _source_results(source, inference, episodes)
     closed = [_leaves_to_source(inference, result) for result in sources]
     if all(closed):
         return [replace(result, decision="source") for result in sources], state
@@ -63,25 +74,37 @@ def adapt_batch(
     if episodes > 1 and (
         any(closed) or not source.rowwise
     ):  # those that are open; each alone where rows cannot be told
-        return _separately(model, images, recipe, sources, closed, together=source.rowwise)
+        return _separately(model, images, recipe, sources, closed, together=source.rowwise, run=run)
 
     # From here on all episodes are adapted. B = size; V = the images and their copies; rows (E·V·B, 3, H, W).
     copies = _make_copies(network, images, recipe, size) if recipe.optimisation else {}
-    batch = _Batch(network, recipe, images, copies, source, episodes, state.moments)
-    steps = _optimise(batch, state)
-    final = batch.score(steps.params, steps.memory)  # (E·B,)
-    results = []
+
+    def adapt(images: Tensor, scores: Tensor, features: Tensor, *rows: Tensor) -> tuple[_Batch, _Steps, Pass]:
+        of_source = replace(source, scores=scores, features=features)
+        named = dict(zip(copies, rows, strict=True))
+        batch = _Batch(network, recipe, images, named, of_source, episodes, state.moments)
+        steps = _optimise(batch, state)
+        return batch, steps, batch.score(steps.params, steps.memory)
+
+    batch, steps, final = (run or directly)(
+        ("steps", recipe, episodes), adapt, images, source.scores, source.features, *copies.values()
+    )
+    results, (trace, skips) = [], batch.tell(steps)
     for e, (result, scores) in enumerate(zip(sources, final.scores.split(size), strict=True)):
         initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
-        skipped = steps.skipped[e] | batch.notes(final)
-        draft = replace(result, scores=scores, initial_scores=initial, trace=steps.trace[e], skipped=skipped)
+        skipped = skips[e] | batch.notes(final)
+        if run:  # the next replay writes over what it gave
+            scores, initial = scores.clone(), initial.clone()
+            trace[e] = [entry | {"scores": entry["scores"].clone()} for entry in trace[e]]
+            result = replace(result, source_scores=result.source_scores.clone())
+        draft = replace(result, scores=scores, initial_scores=initial, trace=trace[e], skipped=skipped)
         if not bool(scores.isfinite().all()):  # nothing that follows may rest on it
             why = skipped | {"scores": "the adapted scores were not finite: the source's are returned"}
             results.append(replace(draft, scores=result.source_scores, skipped=why, decision="source"))
             return (results, state) if episodes == 1 else _separately(model, images, recipe, sources, closed, False)
         results.append(_finished(inference, draft))
     moments = {name: Moments(*(part.detach() for part in used)) for name, used in final.used.items()}
-    return results, State(steps.params, moments, steps.memory_of_optimizer)
+    return results, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
 
 
 def check_images(images: Tensor, model) -> None:
@@ -106,18 +129,20 @@ def check_images(images: Tensor, model) -> None:
         )
 
 
-def _source_pass(network: Stateless, images: Tensor, inference: Inference, episodes: int) -> tuple[Pass, list[Result]]:
-    """Plain inference; and each episode's result so far, with the measured shift if there is a gate."""
+def _source_pass(network: Stateless, images: Tensor, inference: Inference, episodes: int) -> Pass:
+    """Plain inference; with the moments that the model meets if there is a gate."""
     layout = Layout(episodes, None, inference.crops_per_image)
     with torch.no_grad():
-        found = _averaged(network, images, inference.views, layout=layout, record=inference.gate is not None)
-    size = len(images) // episodes
-    shifts = _shifts(found, episodes)
-    results = [
+        return _averaged(network, images, inference.views, layout=layout, record=inference.gate is not None)
+
+
+def _source_results(found: Pass, inference: Inference, episodes: int) -> list[Result]:
+    """Each episode's result so far, with the measured shift if there is a gate."""
+    size = found.scores.shape[0] // episodes
+    return [
         Result(part, part, part, shift=shift, pictures=size // inference.crops_per_image)
-        for part, shift in zip(found.scores.split(size), shifts, strict=True)
+        for part, shift in zip(found.scores.split(size), _shifts(found, episodes), strict=True)
     ]
-    return found, results
 
 
 def _shifts(found: Pass, episodes: int) -> list[dict]:
@@ -141,12 +166,14 @@ def _finished(inference: Inference, result: Result) -> Result:
     return result if inference.gate is None else result.decided(inference.gate(result))
 
 
-def _separately(model, images, recipe, sources, closed, together: bool) -> tuple[list[Result], State]:
+def _separately(
+    model, images: Tensor, recipe: Recipe, sources: list[Result], closed: list[bool], together: bool, run=None
+) -> tuple[list[Result], State]:
     """The open episodes, in one pass or one by one; the others keep the source's scores."""
     parts = images.chunk(len(sources))
     open_parts = [part for part, shut in zip(parts, closed, strict=True) if not shut]
     if together:
-        adapted, _ = adapt_batch(model, State(), torch.cat(open_parts), recipe, len(open_parts))
+        adapted, _ = adapt_batch(model, State(), torch.cat(open_parts), recipe, len(open_parts), run)
     else:
         adapted = [adapt_batch(model, State(), part, recipe)[0][0] for part in open_parts]
     rest = iter(adapted)
@@ -193,55 +220,57 @@ def _make_copies(network: Stateless, images: Tensor, recipe: Recipe, size: int) 
 
 @dataclass
 class _Steps:
-    """What the steps gave: parameters by name, scores before the first, and what there is to tell, episode by episode."""
+    """What the steps gave.
+
+    Attributes:
+        params: by name. initial: scores before the first step, (E·B,).
+        notes: of each step, what `_episode_loss` noted of each episode.
+        took: of each step, which episodes have a gradient, and (E,) which took the step.
+        unknown: names of parameters that the model does not have.
+    """
 
     params: dict[str, Tensor]
-    initial: Tensor | None
-    trace: list[list[dict]]
-    skipped: list[dict[str, str]]
+    initial: Tensor | None = None
+    notes: list[list[dict]] = field(default_factory=list)
+    took: list[tuple[list[bool], Tensor]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     memory: Memory | None = None
-    memory_of_optimizer: dict | None = None
+    optimizer: torch.optim.Optimizer | None = None
 
 
 def _optimise(batch: _Batch, state: State) -> _Steps:
-    """Minimise the losses of all episodes, each over parameters of its own."""
-    recipe, episodes = batch.recipe.optimisation, batch.episodes
-    found = _Steps(dict(state.params), None, [[] for _ in range(episodes)], [{} for _ in range(episodes)])
+    """Minimise the losses of all episodes, each over parameters of its own. Asks the device for no value."""
+    recipe = batch.recipe.optimisation
+    found = _Steps(dict(state.params))
     if recipe is None or not recipe.steps:
         return found
-    picked, unknown = batch.picked()
-    if unknown:
-        for skipped in found.skipped:
-            skipped["params"] = f"the model has no parameter '{unknown[0]}'"
+    picked, found.unknown = batch.picked()
     if not picked:
-        if not unknown:
+        if not found.unknown:
             raise ValueError(
                 "nothing to adapt: no normalisation layer has γ and β; pass params=a function that picks parameters"
             )
         return found
-    layout, flat = starting_point(batch.network.model, state, picked, episodes)
-    optimizer = make_optimizer(recipe, flat, state)
+    layout, flat = starting_point(batch.network.model, state, picked, batch.episodes)
+    found.optimizer = make_optimizer(recipe, flat, state)
     if batch.recipe.inference.views > 1:
-        with torch.no_grad():
-            found.initial = batch.score(layout.views(flat.detach())).scores
-    memory, notes, took = Memory(), [], []
+        found.initial = batch.score(layout.views(flat.detach())).scores
+    memory = Memory()
     for _ in range(recipe.steps):
         losses, gradient, note = batch.gradient(layout, flat, memory)
-        notes.append(note)
-        active = torch.tensor([loss.requires_grad for loss in losses], device=flat.device)
+        found.notes.append(note)
         if gradient is None:
             break
         if recipe.sam_rho:
             _, climbed, _ = batch.gradient(layout, uphill(flat.detach(), gradient, recipe.sam_rho), memory)
             gradient = climbed if climbed is not None else gradient
-        fine = active & torch.stack([loss.detach() for loss in losses]).isfinite()
-        took.append((active, guarded_step(optimizer, flat, gradient, fine)))
-    batch.tell(found, notes, took)
+        active = [loss.requires_grad for loss in losses]
+        values = [loss.detach() if has else loss.detach() * torch.nan for loss, has in zip(losses, active, strict=True)]
+        found.took.append((active, guarded_step(found.optimizer, flat, gradient, torch.stack(values).isfinite())))
     found.params = {name: part.detach() for name, part in layout.views(flat).items()}
     found.memory = memory if memory.kept else None
-    found.memory_of_optimizer = optimizer.state_dict()
     if found.initial is None:
-        found.initial = torch.cat([trace[0]["scores"] for trace in found.trace])
+        found.initial = torch.cat([note["trace"]["scores"] for note in found.notes[0]])
     return found
 
 
@@ -372,22 +401,26 @@ class _Batch:
             return {"statistics": "no BatchNorm layer ran in the model's pass: it may normalise by hand"}
         return {}
 
-    def tell(self, found: _Steps, notes: list[list[dict]], took: list) -> None:
-        """Fill in the trace, and what was skipped: the numbers leave the device here, together."""
-        for step in notes:
-            for e, note in enumerate(step):
-                found.trace[e].append(note["trace"])
-                found.skipped[e].update(note["skipped"])
+    def tell(self, steps: _Steps) -> tuple[list[list[dict]], list[dict[str, str]]]:
+        """The trace and what was skipped, episode by episode: the numbers leave the device here, together."""
+        trace: list[list[dict]] = [[] for _ in range(self.episodes)]
+        skipped: list[dict[str, str]] = [{} for _ in range(self.episodes)]
+        took = [(active, fine.tolist()) for active, fine in steps.took]
+        for e in range(self.episodes):
+            if steps.unknown:
+                skipped[e]["params"] = f"the model has no parameter '{steps.unknown[0]}'"
+            for note in (step[e] for step in steps.notes):
+                numbers = {key: float(value) for key, value in note["trace"].items() if key != "scores"}
+                trace[e].append(numbers | {"scores": note["trace"]["scores"]})
+                skipped[e].update(note["skipped"])
                 if not note["depends"] and len(note["skipped"]) < len(self.recipe.losses):
-                    found.skipped[e]["losses"] = (
+                    skipped[e]["losses"] = (
                         "no loss depends on the adapted parameters: does the model's forward pass run under no_grad?"
                     )
-        for e in range(self.episodes):
-            undone = [i for i, (active, fine) in enumerate(took) if bool(active[e]) and not bool(fine[e])]
+            undone = [i for i, (active, fine) in enumerate(took) if active[e] and not fine[e]]
             if undone:
-                found.skipped[e]["step"] = f"the loss or its gradient was not finite at step {undone[0] + 1}: undone"
-            for entry in found.trace[e]:
-                entry.update({key: float(value) for key, value in entry.items() if key != "scores"})
+                skipped[e]["step"] = f"the loss or its gradient was not finite at step {undone[0] + 1}: undone"
+        return trace, skipped
 
 
 def _episode_loss(losses: tuple[PlainLoss, ...], context: Context, sign: float) -> tuple[Tensor, dict]:

@@ -6,6 +6,7 @@ parameter, and a step that is not finite is undone for its episode alone, withou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -60,10 +61,11 @@ def starting_point(model: nn.Module, state: State, picked: Mapping[str, Tensor],
 
 def make_optimizer(recipe: Optimisation, flat: Tensor, state: State) -> torch.optim.Optimizer:
     """The recipe's optimiser, with the memory that a stream carries on."""
-    make = recipe.optimizer or (lambda tensors: torch.optim.Adam(tensors, recipe.lr))
+    # On a GPU the count of steps lies there, too, so that a recording can hold it.
+    make = recipe.optimizer or (lambda tensors: torch.optim.Adam(tensors, recipe.lr, capturable=tensors[0].is_cuda))
     optimizer = make([flat])
     if state.optimizer:
-        optimizer.load_state_dict(state.optimizer)
+        optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # its steps write into what they are given
     return optimizer
 
 

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test lab execute headline fair source-model clean
+.PHONY: help book pdf test lab execute headline fair bench source-model clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ headline: $(READY) ## run the full experiment into data/results
 fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
 	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gc-off gate gate-one-sided \
 		sizes-shuffled sizes-by-content sizes-shuffled-online sizes-by-content-online streams
+
+bench: $(READY) ## measure what adapting costs on this machine (DEVICE=cuda for a GPU)
+	$(BIN)/tta-iqa bench --device $(or $(DEVICE),cpu)
 
 source-model: $(READY) ## train the shipped source models (one after another)
 	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2

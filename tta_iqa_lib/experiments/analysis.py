@@ -35,7 +35,8 @@ def read_results(name: str = "headline") -> dict:
     """
     path = data_folder() / "results" / f"{name}.json"
     if not path.is_file():
-        command = "opinions FOLDER" if name.startswith("opinions") else f"experiment {name}"
+        commands = {"opinions": "opinions FOLDER", "bench": "bench"}
+        command = commands.get(name.split("-")[0], f"experiment {name}")
         raise FileNotFoundError(f"no results at '{path}'; `tta-iqa {command}` computes them")
     return json.loads(path.read_text())
 

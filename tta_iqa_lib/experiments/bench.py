@@ -6,7 +6,6 @@ Chapter 8. Every figure is a ratio within one run, in which the contestants take
 from __future__ import annotations
 
 import copy
-import json
 import os
 import platform
 import time
@@ -19,25 +18,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..adaptation.adapter import Adapter
-from ..adaptation.copies import Pair
 from ..adaptation.losses import GroupContrastive, RelativeRank
-from ..adaptation.normalisation import LateNormAffine, batchnorm_layers, norm_affine
+from ..adaptation.normalisation import batchnorm_layers, norm_affine
+from ..adaptation.replays import Replays
 from ..adaptation.rules import Batch, Source
 from ..imaging.scenes import dead_leaves
 from ..models.quality import QualityModel, small_model
+from .methods import SAVINGS
 from .published import Published
 
 NETWORKS = {"small": 96, "resnet18": 224, "resnet50": 224, "tf_efficientnet_lite0": 224}  # and the side of its images
-# Cheaper forms of rank + GC, each with what it saves: copies compared on a quarter of the pixels; γ and β of the later half
-# of the layers, so that the earlier half runs once; one step as long as three; all of that.
-_EARLY = RelativeRank(copies=Pair(choose_on=0.5))
-SAVINGS: dict[str, dict] = {
-    "rank + gc": {"losses": (RelativeRank(), GroupContrastive())},
-    "quarter choice": {"losses": (_EARLY, GroupContrastive())},
-    "late half": {"losses": (RelativeRank(), GroupContrastive()), "params": LateNormAffine(0.5)},
-    "one step": {"losses": (RelativeRank(), GroupContrastive()), "steps": 1, "lr": 3e-3},
-    "thrifty": {"losses": (_EARLY, GroupContrastive()), "params": LateNormAffine(0.5), "steps": 1, "lr": 3e-3},
-}
 RECIPES: dict[str, dict] = {
     "no adaptation": {"losses": (), "statistics": Source()},
     "statistics only": {"losses": (), "statistics": Batch()},
@@ -57,6 +47,7 @@ class Setting:
         batch: images.
         device: "cpu" or "cuda". threads: of the CPU.
         precision: "float32", or "bfloat16" for autocast with moments in float32.
+        mode: "eager", or "captured": on CUDA, replayed from recordings.
     """
 
     network: str
@@ -65,6 +56,7 @@ class Setting:
     device: str = "cpu"
     threads: int = 1
     precision: str = "float32"
+    mode: str = "eager"
 
 
 def network_of(name: str) -> QualityModel:
@@ -124,7 +116,7 @@ def contestants(setting: Setting) -> dict[str, Callable[[], object]]:
     device = torch.device(setting.device)
     model, side = network_of(setting.network).to(device), NETWORKS[setting.network]
     images = images_of(side, setting.batch).to(device)
-    adapter = Adapter(model, **RECIPES[setting.recipe])
+    adapter = Adapter(model, **RECIPES[setting.recipe], capture=setting.mode == "captured")
     found: dict[str, Callable[[], object]] = {
         "forward": torch.no_grad()(lambda: model(images)),
         "floor": floor_of(setting, model, images),
@@ -132,7 +124,16 @@ def contestants(setting: Setting) -> dict[str, Callable[[], object]]:
     }
     if setting.recipe == "rank + gc":
         found["published"] = lambda: Published(model).predict(images, setting.batch)
+    if setting.mode == "captured":
+        found["captured forward"] = _captured(torch.no_grad()(lambda: model(images)))
+        found["captured floor"] = _captured(found["floor"])
     return {name: _in_precision(run, setting) for name, run in found.items()}
+
+
+def _captured(run: Callable[[], object]) -> Callable[[], object]:
+    """The same from a CUDA graph."""
+    replays, nothing = Replays(), torch.zeros(1, device="cuda")
+    return lambda: replays("bench", lambda _: run(), nothing)
 
 
 def _in_precision(run: Callable[[], object], setting: Setting) -> Callable[[], object]:
@@ -196,15 +197,18 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 def settings_of(
-    networks: Iterable[str], batches: Iterable[int], device: str, threads: Iterable[int], precisions: Iterable[str]
+    networks: Iterable[str], batches: Iterable[int], device: str = "cpu", threads: Iterable[int] = (1,)
 ) -> list[Setting]:
-    """Every combination; the cheap ones first."""
+    """Every combination; on CUDA eager and captured, in single and in half precision."""
+    ways = [("float32", "eager")]
+    if device == "cuda":
+        ways += [("bfloat16", "eager"), ("float32", "captured"), ("bfloat16", "captured")]
     return [
-        Setting(network, recipe, batch, device, count, precision)
+        Setting(network, recipe, batch, device, count, precision, mode)
         for network in networks
         for batch in batches
-        for count in threads
-        for precision in precisions
+        for count in (threads if device == "cpu" else (1,))
+        for precision, mode in ways
         for recipe in RECIPES
     ]
 
@@ -228,18 +232,12 @@ def _processor() -> str:
 def table(results: dict) -> str:
     """One line a setting: ours, floor, their ratio, the published way, memory."""
     names = ("ours", "floor", "ratio", "published", "memory")
-    head = f"{'network':24s}{'batch':>6s}{'threads':>8s} {'precision':10s}{'recipe':18s}"
+    head = f"{'network':24s}{'batch':>6s}{'threads':>8s} {'precision':10s}{'mode':10s}{'recipe':18s}"
     head += "".join(f"{name:>10s}" for name in names)
     lines = [head]
     for run in results["runs"]:
         known = run | {"ratio": run["ours"] / run["floor"]}
         numbers = (f"{known[name]:10.2f}" if known.get(name) else f"{'':10s}" for name in names)
-        place = f"{run['network']:24s}{run['batch']:6d}{run['threads']:8d} {run['precision']:10s}{run['recipe']:18s}"
-        lines.append(place + "".join(numbers))
+        place = f"{run['network']:24s}{run['batch']:6d}{run['threads']:8d} {run['precision']:10s}{run['mode']:10s}"
+        lines.append(f"{place}{run['recipe']:18s}" + "".join(numbers))
     return "\n".join(lines)
-
-
-def write(results: dict, path) -> None:
-    """One run a line."""
-    lines = ",\n".join(json.dumps(run) for run in results["runs"])
-    path.write_text(f'{{"about": {json.dumps(results["about"])},\n"runs": [\n{lines}\n]}}\n')

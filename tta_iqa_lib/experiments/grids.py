@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..datasets.tinyshift import TARGETS
-from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, MOMENTA, PASSES, STEPS, STREAMS
+from .methods import ALPHAS, CHEAP, FAIR, LEVERS, LOSS_LEVERS, MAIN, MOMENTA, PASSES, SAVINGS, STEPS, STREAMS
 from .published import FAULTS
 from .seeds import ALL, Seeds
 
@@ -117,6 +117,12 @@ GRIDS = {
             Grid(f"sizes-{order}{'-online' * online}", _FULL, _FEW, (0, 1, 2), _SIZES, 64, order, online, False)
             for order in ("shuffled", "by-content")
             for online in (False, True)
+        ),
+        Grid(
+            "savings",
+            ("source", "bn-blend", *(f"saving-{n}{f}" for f in ("", "-frozen") for n in SAVINGS)),
+            _FEW,
+            images=64,
         ),
         Grid(
             "streams",

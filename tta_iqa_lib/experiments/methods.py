@@ -18,6 +18,7 @@ from ..adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from ..adaptation.adapter import DEFAULT_RECIPE, Adapter
 from ..adaptation.copies import Ladder, Pair
 from ..adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
+from ..adaptation.normalisation import LateNormAffine
 from ..datasets.tinyshift import fingerprint, tinyshift
 from ..models.quality import ScoringModel
 from ..store import Store
@@ -231,4 +232,18 @@ METHODS |= {
     f"stream-{name}-{n}": streaming(f"{name}, {n} passes", "bn-blend", passes=n, statistics=BLEND, **settings)
     for name, settings in STREAMS.items()
     for n in PASSES
+}
+# Cheaper forms of rank + GC, each with what it saves (chapter 8): copies compared on a quarter of the pixels; γ and β of the
+# later half of the layers, so that the earlier half runs once; one step as long as three; all of that.
+_EARLY = RelativeRank(copies=Pair(choose_on=0.5))
+SAVINGS: dict[str, dict] = {
+    "rank + gc": {"losses": (RANK, GC)},
+    "quarter choice": {"losses": (_EARLY, GC)},
+    "late half": {"losses": (RANK, GC), "params": LateNormAffine(0.5)},
+    "one step": {"losses": (RANK, GC), "steps": 1, "lr": 3e-3},
+    "thrifty": {"losses": (_EARLY, GC), "params": LateNormAffine(0.5), "steps": 1, "lr": 3e-3},
+}
+METHODS |= {f"saving-{name}": adapting(name, "bn-blend", statistics=BLEND, **how) for name, how in SAVINGS.items()}
+METHODS |= {
+    f"saving-{name}-frozen": adapting(name, "source", statistics=Source(), **how) for name, how in SAVINGS.items()
 }

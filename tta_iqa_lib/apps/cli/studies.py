@@ -1,4 +1,4 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `opinions`, `train`, `manifest`."""
+"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `opinions`, `train`, `manifest`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,34 @@ def experiment(
                 f"{name}: SRCC, mean over {len(GRIDS[name].seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n"
             )
         print(f"written: {file}")
+
+
+@app.command()
+def bench(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="small, resnet18, resnet50, tf_efficientnet_lite0; default: all.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Images; may be given several times; default: 8 and 32.")
+    ] = None,
+    thread: Annotated[list[int] | None, typer.Option(help="CPU threads, likewise; default: 1 and 2.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Turns; the best counts.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/bench-DEVICE.json.")] = None,
+) -> None:
+    """What adapting costs on this machine, as ratios to a plain forward pass, to the least possible, to the published way."""
+    from ...experiments.analysis import write_results
+    from ...experiments.bench import NETWORKS, run_bench, settings_of, table
+    from ...models.quality import data_folder
+
+    unknown = [name for name in networks or () if name not in NETWORKS]
+    if unknown:
+        report(f"no network '{unknown[0]}'; there are {', '.join(NETWORKS)}")
+        raise typer.Exit(2)
+    results = run_bench(settings_of(networks or NETWORKS, batch or (8, 32), device, thread or (1, 2)), repeats)
+    file = out or data_folder() / "results" / f"bench-{device}.json"
+    write_results(results, file)
+    print(f"{table(results)}\nwritten: {file}")
 
 
 @app.command()

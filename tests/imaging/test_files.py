@@ -13,6 +13,7 @@ from tta_iqa_lib.imaging.files import (
     pad_to,
     photograph,
     read_image,
+    resize_to,
     symmetries,
 )
 
@@ -201,6 +202,15 @@ def test_padding_mirrors_at_the_edges_as_often_as_needed(height, width, size):
     missing = [max(0, size - length) for length in (height, width)]
     widths = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
     assert np.array_equal(pad_to(image, size), np.pad(image.numpy(), widths, mode="symmetric"))
+
+
+@pytest.mark.parametrize(("size", "found"), [((60, 90), (20, 30)), ((90, 60), (30, 20)), ((10, 12), (20, 24))])
+def test_resizing_keeps_the_ratio_of_the_sides_and_the_range(size, found):
+    """A ramp stays a ramp: of the same ends, away from the edges."""
+    ramp = torch.linspace(0, 1, size[1]).expand(3, *size)
+    image = resize_to(ramp, 20)
+    assert image.shape == (3, *found) and image.min() >= 0 and image.max() <= 1
+    assert (image[:, 0, 2:-2] - torch.linspace(0, 1, found[1])[2:-2]).abs().max() < 0.05
 
 
 def test_padding_leaves_a_large_enough_image_alone():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
@@ -74,6 +75,13 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
         else:
             raise ImageError(f"no such file or folder: '{path}'")
     return list(found)
+
+
+def resize_to(image: torch.Tensor, side: int) -> torch.Tensor:
+    """(3, H, W) → the same with a shorter side of `side` pixels; the ratio of the sides stays. Chapter 11."""
+    ratio = side / min(image.shape[1:])
+    shape = [max(side, round(ratio * length)) for length in image.shape[1:]]
+    return interpolate(image[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
 def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:

@@ -21,7 +21,8 @@ from .datasets.tinyshift import tinyshift
 from .imaging.distortions import distort
 from .imaging.files import ImageError, photograph, read_image
 from .metrics import evaluate, krcc, plcc, srcc
-from .models.quality import QualityModel, load_source_model, small_model, torchvision_model, wrap_model
+from .models.backbones import backbone_model, torchvision_model
+from .models.quality import QualityModel, load_source_model, small_model, wrap_model
 
 __version__ = "0.2.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "Source",
     "State",
     "adapt_batch",
+    "backbone_model",
     "distort",
     "evaluate",
     "group_contrastive_loss",

@@ -13,7 +13,6 @@ from ..adaptation import adapter as adapt
 from ..adaptation import control, loop, moments, rules, state
 from ..adaptation import gates as gate
 from ..datasets.databases import Database
-from ..datasets.near_duplicates import content_groups, load_images
 from ..imaging import files as images
 from ..metrics import Interval, bootstrap, krcc, plcc, srcc
 from ..models.quality import ScoringModel
@@ -55,13 +54,6 @@ def _read_batches(kept: Path) -> list[list[Row]]:
     whole = [line for line in kept.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     kept.write_text("".join(whole), encoding="utf-8")
     return [[Row(Path(path), *rest) for path, *rest in json.loads(line)] for line in whole]
-
-
-def find_contents(database: Database, progress: bool = True) -> np.ndarray:
-    """(N,) labels of what the pictures show: as the authors say, else by comparing thumbnails."""
-    if (database.content != "").all():
-        return database.content
-    return content_groups(load_images(database, 32, progress))
 
 
 def compare(

@@ -10,7 +10,7 @@ import torch
 
 from ..adaptation.adapter import Adapter, balanced_batches
 from ..experiments.baselines import Average
-from ..imaging.files import ImageError, grid_crops, read_image
+from ..imaging.files import ImageError, grid_crops, read_image, resize_to
 from ..models.quality import ScoringModel
 
 
@@ -46,7 +46,10 @@ def score_files(
         rows, pixels, readable = [], [], []
         for path in (files[i] for i in batch):
             try:
-                pixels.append(grid_crops(read_image(path), size, crops))
+                image = read_image(path)
+                if model.side and min(image.shape[1:]) > model.side:
+                    image = resize_to(image, model.side)
+                pixels.append(grid_crops(image, size, crops))
                 readable.append(path)
             except ImageError as error:
                 rows.append(Row(path, error=str(error)))

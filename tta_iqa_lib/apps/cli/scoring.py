@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from .app import app, complain
+from .app import DATABASE, ImageFolder, LowerIsBetter, PathColumn, ScoreColumn, app, complain
 
 ModelFile = Annotated[
     Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
@@ -77,17 +77,11 @@ def score(
 
 @app.command()
 def evaluate(
-    database: Annotated[
-        Path, typer.Argument(help="A folder in an official layout, or a table (.csv) of paths and opinions.")
-    ],
-    path_column: Annotated[str, typer.Option(help="Of a table: the column of image paths.")] = "path",
-    score_column: Annotated[str, typer.Option(help="Of a table: the column of opinions.")] = "score",
-    images: Annotated[
-        Path | None, typer.Option(help="Of a table: what its paths are relative to; default: its folder.")
-    ] = None,
-    lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Of a table: the opinions are differences (DMOS).")
-    ] = False,
+    database: Annotated[Path, typer.Argument(help=DATABASE)],
+    path_column: PathColumn = "path",
+    score_column: ScoreColumn = "score",
+    images: ImageFolder = None,
+    lower_is_better: LowerIsBetter = False,
     limit: Annotated[int | None, typer.Option(help="So many images, evenly drawn; default: all.", min=8)] = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write path, opinion, score and source score here.")
@@ -103,18 +97,17 @@ def evaluate(
     """
     import numpy as np
 
-    from ...datasets.databases import from_csv, read
+    from ...datasets.databases import read
+    from ...datasets.near_duplicates import find_contents
     from ...metrics import evenly
     from ...models.quality import load_source_model
-    from ..evaluation import compare, find_contents, score_database
+    from ..evaluation import compare, score_database
 
     try:
         network = load_source_model(model or 0)
         _check_options(crops, csv_file)
-        if database.suffix.lower() == ".csv":
-            found = from_csv(database, path_column, score_column, images, not lower_is_better)
-        else:
-            found = read(database)
+        table = {"path_column": path_column, "score_column": score_column, "folder": images}
+        found = read(database, **table, higher_is_better=not lower_is_better)
     except (OSError, ValueError) as error:
         complain(str(error))
         raise typer.Exit(2) from None

@@ -112,7 +112,7 @@ def test_a_short_training_learns_opinions_in_their_own_unit():
     images, opinions = bright(60, 3)
     scores = score_pictures(model, images)
     assert srcc(scores, opinions) > 0.8
-    assert (scores - opinions).abs().mean() < opinions.std() and not model.training
+    assert (scores - opinions).abs().mean() < opinions.std() < 3 * scores.std() and not model.training
     assert len(curve) == 12 and curve[-1].loss < curve[0].loss
 
 

@@ -35,6 +35,7 @@ class Settings:
         crop: of the random crops; None: as the network was trained.
         epochs, batch_size: passes over the training images, and images a step.
         lr, head_lr: the highest learning rate of the network and of the regressor.
+        weight_decay: of AdamW.
         patience: epochs without a better validation SRCC after which the training ends.
         seed: of the split, the regressor's first weights, order, crops.
     """
@@ -42,12 +43,13 @@ class Settings:
     backbone: str = "tf_efficientnet_lite0"
     hidden: int = 0
     weights: str | None = None
-    side: int = 256
+    side: int = 384
     crop: int | None = None
     epochs: int = 14
     batch_size: int = 32
-    lr: float = 4e-4
-    head_lr: float = 2e-3
+    lr: float = 2e-4
+    head_lr: float = 1e-3
+    weight_decay: float = 0.05
     patience: int = 5
     seed: int = 0
 
@@ -134,7 +136,7 @@ def fine_tune(
     layout = memory_layout(model, 8)
     model.to(memory_format=layout)
     groups = [{"params": model.features.parameters()}, {"params": model.regressor.parameters()}]
-    optimizer = torch.optim.AdamW(groups, settings.lr)
+    optimizer = torch.optim.AdamW(groups, settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [settings.lr, settings.head_lr], total_steps=total)
     parts = (model, optimizer, schedule)
     curve, losses, best, done = [], [], {}, 0

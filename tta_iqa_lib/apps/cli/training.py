@@ -30,25 +30,31 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="Of the database, as the model will say it; default: its own.")
     ] = None,
-    side: Annotated[int, typer.Option(help="Pictures are brought to a shorter side of so many pixels.", min=32)] = 256,
+    side: Annotated[int, typer.Option(help="Pictures are brought to a shorter side of so many pixels.", min=32)] = 384,
     crop: Annotated[int | None, typer.Option(help="Side of the random crops; default: the backbone's.", min=32)] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; default: 14; 16.", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images; default: 14, or 16 on TinyShift.", min=1)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images of a training step.", min=2)] = 32,
+    lr: Annotated[
+        float, typer.Option(help="Highest learning rate of the backbone; the regressor's is five times that.")
+    ] = 2e-4,
     patience: Annotated[
         int, typer.Option(help="Ends after so many epochs without a better validation SRCC.", min=1)
     ] = 5,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Model file (.safetensors), or folder; default: here; data/models.")
+        Path | None,
+        typer.Option(help="Model file (.safetensors), or folder; default: this folder, or data/models for TinyShift."),
     ] = None,
 ) -> None:
     """Train a source model on the opinions in a database; start it again after an interruption, and it goes on.
 
     The database is split by content: four fifths to train on, a tenth to choose the epoch, a tenth to measure SRCC and PLCC
     on. Pictures are cropped at random and mirrored. Beside the model, NAME.safetensors, stands its learning curve, NAME.png.
-    Known layouts: as `evaluate`. Where two defaults are named, the second is TinyShift's: without a database,
-    source-SEED.safetensors is trained on its source split, and only --seed, --epochs and --out count.
+    Known layouts: as `evaluate`. Without a database source-SEED.safetensors is trained on TinyShift's source split; then only
+    --seed, --epochs and --out count.
     """
     from ...models.quality import data_folder
 
@@ -62,13 +68,15 @@ def train(
 
         table = {"path_column": path_column, "score_column": score_column, "folder": images}
         settings = Settings(
-            backbone,
-            hidden,
-            weights and str(weights),
-            side,
-            crop,
-            epochs or 14,
-            batch_size,
+            backbone=backbone,
+            hidden=hidden,
+            weights=weights and str(weights),
+            side=side,
+            crop=crop,
+            epochs=epochs or 14,
+            batch_size=batch_size,
+            lr=lr,
+            head_lr=5 * lr,
             patience=patience,
             seed=seed,
         )

@@ -17,7 +17,7 @@ from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.datasets.databases import read
 from tta_iqa_lib.datasets.near_duplicates import load_images
 from tta_iqa_lib.imaging.files import PHOTOGRAPHS, grid_crops, photograph, resize_to
-from tta_iqa_lib.metrics import srcc
+from tta_iqa_lib.metrics import plcc, srcc
 from tta_iqa_lib.models import fine_tuning
 from tta_iqa_lib.models.backbones import backbone_model
 from tta_iqa_lib.models.fine_tuning import (
@@ -34,6 +34,7 @@ from tta_iqa_lib.models.quality import (
     MOMENTS,
     QualityModel,
     SmallResNet,
+    data_folder,
     load_source_model,
     read_about,
     save_model,
@@ -222,6 +223,7 @@ def test_a_trained_model_says_what_it_is_and_its_file_gives_it_back(table, monke
     images, opinions = load_images(database, 40, progress=False), database.scores
     scores = score_pictures(model, images[parts[2]], 4)
     assert about["test"]["srcc"][0] == pytest.approx(srcc(scores, opinions[parts[2]]), abs=1e-4)
+    assert about["test"]["plcc"][0] == pytest.approx(plcc(scores, opinions[parts[2]]), abs=1e-4)
     assert about["test"]["srcc"][1] <= about["test"]["srcc"][0] <= about["test"]["srcc"][2]
     assert about["images"] == {"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2])}
     assert about["predicts"] == "human opinion (scores)" and about["settings"]["weights"] == "weights.safetensors"
@@ -326,3 +328,45 @@ def test_the_learning_curve_is_a_picture(tmp_path):
     draw_curve([Epoch(1.0, 0.3), Epoch(0.5, 0.6)], tmp_path / "deep" / "curve.png", "title")
     with Image.open(tmp_path / "deep" / "curve.png") as picture:
         assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 5
+
+
+# The model in the box
+
+PHOTOGRAPHS_FILE = data_folder() / "models" / "photographs.safetensors"
+
+
+def test_the_shipped_model_scores_what_its_file_records():
+    """Of people's opinions, from 0 to 100; small enough to fetch; the bundled photographs score as recorded."""
+    about = read_about(PHOTOGRAPHS_FILE)
+    model = load_source_model("photographs")
+    assert PHOTOGRAPHS_FILE.stat().st_size <= 10_000_000
+    assert (
+        about["backbone"] == "tf_efficientnet_lite0"
+        and model.predicts == about["predicts"] == "human opinion (LIVE Challenge)"
+    )
+    assert (model.crop, model.side, model.views) == (224, 384, 2)
+    width = model.regressor.in_features
+    assert [tuple(getattr(model, name).shape) for name in MOMENTS] == [(width,), (width, width), (), ()]
+    recorded = about["photographs"]
+    assert recorded.keys() == PHOTOGRAPHS.keys()
+    for name, score in recorded.items():
+        image = resize_to(photograph(name), model.side)
+        assert score_pictures(model, image[None], 4).item() == pytest.approx(score, abs=0.05), name
+    assert about["test"]["srcc"][0] >= 0.82
+
+
+def test_the_card_says_what_the_file_says():
+    about = read_about(PHOTOGRAPHS_FILE)
+    card = PHOTOGRAPHS_FILE.with_suffix(".md").read_text(encoding="utf-8")
+    for metric in ("srcc", "plcc"):
+        value, low, high = about["test"][metric]
+        assert f"{value:.2f} [{low:.2f}, {high:.2f}]" in card, metric
+    for name, found in about["elsewhere"].items():
+        line = next(line for line in card.splitlines() if line.startswith(f"| {name} "))
+        for metric in ("srcc", "plcc"):
+            value, low, high = found[metric]
+            assert f" {value:.2f} [{low:.2f}, {high:.2f}] " in line, name
+    for part, count in about["images"].items():
+        assert f"{count} for {part}" in card, part
+    notice = (PHOTOGRAPHS_FILE.parent / "LIVE-Challenge-NOTICE.txt").read_text(encoding="utf-8")
+    assert "Copyright (c) 2015 The University of Texas at Austin" in notice and "Ghadiyaram" in notice

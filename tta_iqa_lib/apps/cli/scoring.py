@@ -13,7 +13,10 @@ from tqdm import tqdm
 from .app import DATABASE, ImageFolder, LowerIsBetter, PathColumn, ScoreColumn, app, complain
 
 ModelFile = Annotated[
-    Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
+    Path | None,
+    typer.Option(
+        help='"photographs", the shipped model of human opinions, or a file that `tta-iqa train` wrote; default: TinyShift\'s.'
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
 Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]

@@ -38,8 +38,11 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images of a training step.", min=2)] = 32,
     lr: Annotated[
-        float, typer.Option(help="Highest learning rate of the backbone; the regressor's is five times that.")
-    ] = 2e-4,
+        float | None,
+        typer.Option(
+            help="Highest learning rate of the backbone, a fifth of the regressor's; default: the shipped model's."
+        ),
+    ] = None,
     patience: Annotated[
         int, typer.Option(help="Ends after so many epochs without a better validation SRCC.", min=1)
     ] = 5,
@@ -75,10 +78,9 @@ def train(
             crop=crop,
             epochs=epochs or 14,
             batch_size=batch_size,
-            lr=lr,
-            head_lr=5 * lr,
             patience=patience,
             seed=seed,
+            **({"lr": lr, "head_lr": 5 * lr} if lr else {}),
         )
         try:
             found = read(database, **table, higher_is_better=not lower_is_better)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test lab execute headline fair bench source-model clean
+.PHONY: help book pdf test lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -42,6 +42,10 @@ bench: $(READY) ## measure what adapting costs on this machine (DEVICE=cuda for 
 
 source-model: $(READY) ## train the shipped source models (one after another)
 	$(BIN)/tta-iqa train --seed 0 --seed 1 --seed 2
+
+LIVE ?= LIVE-Challenge # the database's folder, or a table of its paths and opinions
+photographs: $(READY) ## train the shipped model of human opinions: make photographs LIVE=FOLDER
+	$(BIN)/tta-iqa train "$(strip $(LIVE))" --name "LIVE Challenge" --seed 0 --out data/models/photographs.safetensors
 
 clean: ## remove what was built; .venv stays
 	rm -rf _build _vendor build dist *.egg-info .pytest_cache .ruff_cache

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import tiny_model
 from PIL import Image
 from typer.cli import app as typer_cli
 from typer.testing import CliRunner
@@ -16,7 +17,8 @@ from tta_iqa_lib.apps.scoring import score_files
 from tta_iqa_lib.experiments import grids
 from tta_iqa_lib.experiments import runner as experiments
 from tta_iqa_lib.experiments.analysis import mean_srcc
-from tta_iqa_lib.imaging.crops import symmetries
+from tta_iqa_lib.imaging.crops import grid_crops, resize_to, symmetries
+from tta_iqa_lib.imaging.files import read_image
 from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models.quality import load_source_model
 
@@ -150,6 +152,16 @@ def test_opinions_under_other_settings_do_not_overwrite_those_of_the_book(tmp_pa
         assert run("opinions", tmp_path, *option, "--out", tmp_path).exit_code == 0
     names = {"opinions", "opinions-seeds1-epochs10", "opinions-resnet18-images64"}
     assert {file.stem for file in tmp_path.iterdir()} == names
+
+
+def test_a_picture_is_reduced_to_the_side_that_the_model_knows(tmp_path):
+    """And never enlarged."""
+    large = write(tmp_path / "large.png", photograph("cat")[:, :120, :200])
+    small = write(tmp_path / "small.png", photograph("cat")[:, :38, :60])
+    model = tiny_model(crop=32, side=40)
+    (rows,) = score_files(model, [large, small], crops=4)
+    for row, image in zip(rows, (resize_to(read_image(large), 40), read_image(small)), strict=True):
+        assert row.score == pytest.approx(model(grid_crops(image, 32, 4)).mean().item(), abs=1e-5)
 
 
 def test_help_names_every_command():

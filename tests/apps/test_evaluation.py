@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.adapter import Adapter
-from tta_iqa_lib.apps import evaluation
 from tta_iqa_lib.apps.cli import app
-from tta_iqa_lib.apps.evaluation import compare, find_contents, score_database
+from tta_iqa_lib.apps.evaluation import compare, score_database
 from tta_iqa_lib.datasets.databases import from_csv
 from tta_iqa_lib.imaging.distortions import distort
 from tta_iqa_lib.imaging.files import read_image
@@ -202,18 +201,6 @@ def test_three_metrics_are_compared_and_contents_are_resampled():
     assert before.value == pytest.approx(srcc(bad, truth)) and after.value == pytest.approx(srcc(good, truth))
     assert change.value == pytest.approx(after.value - before.value) and change.low > 0
     assert compare(good, bad, truth, six, count=200)["SRCC"][2] != change
-
-
-def test_contents_come_from_the_authors_or_from_the_pictures(table):
-    database = from_csv(table, "picture", "mos")
-    contents = find_contents(database, progress=False)
-    names = [path.name[:-5] for path in database.paths]
-    assert len(set(contents)) == 4
-    assert all((contents[i] == contents[j]) == (names[i] == names[j]) for i in range(16) for j in range(16))
-    told = evaluation.Database(
-        *[getattr(database, f) for f in ("name", "paths", "scores", "subset", "split")], np.array(names)
-    )
-    assert find_contents(told).tolist() == names
 
 
 def test_the_command_compares_and_writes_what_it_compared(table):

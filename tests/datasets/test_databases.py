@@ -130,6 +130,13 @@ def test_paths_are_relative_to_the_table_by_default_or_absolute(tmp_path):
     assert from_csv(file).paths == (here, there)
 
 
+def test_a_table_is_read_as_a_folder_is(tmp_path):
+    picture(tmp_path / "photos" / "a.png")
+    file = table(tmp_path / "t.CSV", [("a.png", 3)], header="file,dmos")
+    options = {"path_column": "file", "score_column": "dmos", "folder": tmp_path / "photos", "higher_is_better": False}
+    assert read(file, **options).scores.tolist() == [-3]
+
+
 def test_a_table_that_does_not_exist_is_an_error_that_names_it(tmp_path):
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(DatabaseError, match="no such file") as caught:

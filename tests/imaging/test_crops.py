@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tta_iqa_lib.imaging.crops import grid_crops, pad_to, symmetries
+from tta_iqa_lib.imaging.crops import grid_crops, pad_to, resize_to, symmetries
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(5, 9, 7), (1, 3, 10), (4, 4, 23)])
@@ -87,3 +87,12 @@ def test_images_that_are_not_square_have_two_views_but_not_eight():
 def test_other_numbers_of_views_are_errors(count):
     with pytest.raises(ValueError, match=f"1, 2 or 8 symmetric views; got {count}"):
         symmetries(torch.rand(1, 3, 4, 4), count)
+
+
+@pytest.mark.parametrize(("size", "found"), [((60, 90), (20, 30)), ((90, 60), (30, 20)), ((10, 12), (20, 24))])
+def test_resizing_keeps_the_ratio_of_the_sides_and_the_range(size, found):
+    """A ramp stays a ramp: of the same ends, away from the edges."""
+    ramp = torch.linspace(0, 1, size[1]).expand(3, *size)
+    image = resize_to(ramp, 20)
+    assert image.shape == (3, *found) and image.min() >= 0 and image.max() <= 1
+    assert (image[:, 0, 2:-2] - torch.linspace(0, 1, found[1])[2:-2]).abs().max() < 0.05

@@ -1,10 +1,7 @@
 import json
-import math
-from urllib.error import URLError
 
 import pytest
 import torch
-import torchvision
 from helpers import pictures, seeded, snapshot, tiny_mixed, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,7 +14,6 @@ from tta_iqa_lib.models.quality import (
     load_source_model,
     read_about,
     save_model,
-    torchvision_model,
     wrap_model,
 )
 
@@ -285,40 +281,3 @@ def test_wrapping_follows_the_modules_precision():
     for dtype in (torch.float64, torch.bfloat16):
         wrapped = wrap_model(tiny_mixed().to(dtype), features="4", normalise=((0.5,) * 3, (0.2,) * 3))
         assert wrapped(pictures(2).to(dtype)).dtype == dtype
-
-
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("resnet50", 2048)])
-def test_torchvision_backbones_score_and_adapt(name, width):
-    """Untrained weights: shapes, and BatchNorm layers that the library finds and uses."""
-    model = seeded(lambda: torchvision_model(name, pretrained=False)).eval()
-    images = pictures(2, 48)
-    with torch.no_grad():
-        scores, features = model(images, with_features=True)
-    assert scores.shape == (2,) and features.shape == (2, width)
-    assert features.min() >= 0  # the average of rectified maps, not what a classifier makes of it
-    adapter = tta.Adapter(model, losses=[], statistics=tta.Batch())
-    assert torch.equal(adapter.run(images).source_scores, scores)
-    assert not torch.allclose(adapter(images), scores)
-
-
-def test_torchvision_resnet_takes_gradient_steps():
-    model = seeded(lambda: torchvision_model(pretrained=False)).eval()
-    result = tta.Adapter(model, losses=[tta.GroupContrastive()], steps=1).run(pictures(4, 32))
-    assert not torch.equal(result.scores, result.statistics_scores)
-    assert not result.skipped and math.isfinite(result.trace[0]["GroupContrastive"])
-
-
-@pytest.mark.parametrize("error", [URLError("no route to host"), TimeoutError("timed out"), ConnectionResetError()])
-def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch, error):
-    def unreachable(weights):
-        assert weights is not None
-        raise error
-
-    monkeypatch.setattr(torchvision.models, "resnet18", unreachable)
-    with pytest.raises(ConnectionError, match=r"resnet18.*checkpoints, or pass pretrained=False"):
-        torchvision_model("resnet18")
-
-
-def test_an_unknown_backbone_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match=r"no backbone 'vgg16'; there are resnet18, resnet50"):
-        torchvision_model("vgg16")

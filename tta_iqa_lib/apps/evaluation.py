@@ -8,7 +8,6 @@ import numpy as np
 
 from ..adaptation.adapter import balanced_batches
 from ..datasets.databases import Database
-from ..datasets.near_duplicates import content_groups, load_images
 from ..metrics import Interval, bootstrap, krcc, plcc, srcc
 from ..models.quality import ScoringModel
 from ..store import Store
@@ -41,13 +40,6 @@ def score_database(
         else:
             rows = [Row(path, *scores) for path, scores in zip(files, kept, strict=True)]
         yield rows
-
-
-def find_contents(database: Database, progress: bool = True) -> np.ndarray:
-    """(N,) labels of what the pictures show: as the authors say, else by comparing thumbnails."""
-    if (database.content != "").all():
-        return database.content
-    return content_groups(load_images(database, 32, progress))
 
 
 def compare(

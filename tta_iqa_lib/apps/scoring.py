@@ -10,7 +10,8 @@ import torch
 
 from ..adaptation.adapter import Adapter, balanced_batches
 from ..experiments.baselines import Average
-from ..imaging.files import ImageError, read_crops
+from ..imaging.crops import grid_crops, resize_to
+from ..imaging.files import ImageError, read_crops, read_image
 from ..models.quality import ScoringModel
 
 
@@ -47,7 +48,7 @@ def score_batch(model: ScoringModel, files: list[Path], adapt: bool, crops: int,
     size, pixels, rows = model.crop or 224, {}, {}
     for place, path in enumerate(files):
         try:
-            pixels[place] = read_crops(path, size, crops)
+            pixels[place] = _crops(model, path, size, crops)
         except ImageError as error:
             rows[place] = Row(path, error=str(error))
     if pixels:
@@ -60,3 +61,13 @@ def score_batch(model: ScoringModel, files: list[Path], adapt: bool, crops: int,
         means = (s.view(len(pixels), crops).mean(1).tolist() for s in (new, old))
         rows |= {place: Row(files[place], a, b) for place, a, b in zip(pixels, *means, strict=True)}
     return [rows[place] for place in range(len(files))]
+
+
+def _crops(model: ScoringModel, path: Path, size: int, count: int) -> torch.Tensor:
+    """(count, 3, size, size) of a file; of a picture larger than those the model was trained on, reduced to their side."""
+    if not model.side:
+        return read_crops(path, size, count)
+    image = read_image(path)
+    if min(image.shape[1:]) > model.side:
+        image = resize_to(image, model.side)
+    return grid_crops(image, size, count)

@@ -166,12 +166,14 @@ LAYOUTS = {  # a file that tells the database
 }
 
 
-def read(folder: str | Path) -> Database:
-    """The database in a folder, recognised by its layout.
+def read(folder: str | Path, /, **table) -> Database:
+    """The database in a folder, recognised by its layout, or in a table (.csv), read by `from_csv` with the options `table`.
 
     Raises:
-        DatabaseError: none of `LAYOUTS`; or that database, but with something missing.
+        DatabaseError: none of `LAYOUTS`; or that database, but with something missing; or as `from_csv`.
     """
+    if Path(folder).suffix.lower() == ".csv":
+        return from_csv(folder, **table)
     for file, reader in LAYOUTS.items():
         if any(Path(folder).glob(file)):
             return reader(folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from ..imaging.crops import resize_to
 from ..imaging.files import read_image
 from .databases import Database
 
@@ -16,10 +19,7 @@ def load_images(database: Database, size: int, progress: bool = True) -> Tensor:
     """All images with their shorter side reduced to `size` and the centre square cut out: uint8 (N, 3, size, size)."""
     out = torch.empty(len(database), 3, size, size, dtype=torch.uint8)
     for i, path in enumerate(tqdm(database.paths, desc="reading", disable=not progress)):
-        image = read_image(path)[None]
-        ratio = size / min(image.shape[2:])
-        shape = [max(size, round(ratio * length)) for length in image.shape[2:]]
-        image = interpolate(image, shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        image = resize_to(read_image(path), size)
         y, x = ((length - size) // 2 for length in image.shape[1:])
         out[i] = (image[:, y : y + size, x : x + size] * 255).round().to(torch.uint8)
     return out
@@ -49,3 +49,37 @@ def content_groups(images: Tensor, similar: float = 0.9) -> np.ndarray:
     rows, columns = np.nonzero((thumbs @ thumbs.T > similar).numpy())
     links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(images),) * 2)
     return connected_components(links, directed=False)[1]
+
+
+def find_contents(database: Database, images: Tensor | None = None, progress: bool = True) -> np.ndarray:
+    """(N,) labels of what the pictures show: as the authors say, else by comparing thumbnails.
+
+    Args:
+        images: (N, 3, H, W), the pictures, if they have been read.
+    """
+    if (database.content != "").all():
+        return database.content
+    return content_groups(load_images(database, 32, progress) if images is None else images)
+
+
+def split_contents(content: np.ndarray, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> list[np.ndarray]:
+    """Rows of several parts, such as for training, validation and test. No content is in two of them.
+
+    A content of over ten times as many images as the mean is in the first part: it could be most of a test.
+
+    Args:
+        content: (N,) labels.
+        shares: of the contents, in sum 1.
+        seed: draws them.
+
+    Raises:
+        ValueError: too few contents for a part to get one.
+    """
+    names, counts = np.unique(content, return_counts=True)
+    large = counts > 10 * counts.mean()
+    names = np.concatenate([names[large], np.random.default_rng(seed).permutation(names[~large])])
+    ends = np.round(np.cumsum(shares) * len(names)).astype(int)
+    parts = [np.flatnonzero(np.isin(content, part)) for part in np.split(names, ends[:-1])]
+    if min(map(len, parts)) == 0:
+        raise ValueError(f"{len(names)} contents cannot be split into {len(parts)} parts of {tuple(shares)}: too few")
+    return parts

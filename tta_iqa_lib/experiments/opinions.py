@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..datasets.databases import Database, biq2021
 from ..datasets.near_duplicates import content_groups, load_images
-from ..models.quality import QualityModel, load_source_model, small_model, torchvision_model
+from ..models.backbones import torchvision_model
+from ..models.quality import QualityModel, load_source_model, small_model
 from ..models.training import crop_and_mirror, fit, remember_source
 from ..store import Store, identity
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import interpolate
 
 
 def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -60,3 +61,10 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     if images.shape[2] != images.shape[3]:
         raise ValueError(f"quarter turns need square images; got {tuple(images.shape[2:])}: use 1 or 2 views")
     return [side.rot90(turn, (2, 3)) for turn in range(4) for side in sides]
+
+
+def resize_to(image: torch.Tensor, side: int) -> torch.Tensor:
+    """(3, H, W) → the same with a shorter side of `side` pixels; the ratio of the sides stays. Chapter 11."""
+    ratio = side / min(image.shape[1:])
+    shape = [max(side, round(ratio * length)) for length in image.shape[1:]]
+    return interpolate(image[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)

@@ -1,6 +1,7 @@
 """What is adapted: quality models, their training, their export (chapters 3 and 11)."""
 
 from . import training
+from .backbones import backbone_model, torchvision_model
 from .quality import (
     QualityModel,
     ScoringModel,
@@ -8,13 +9,13 @@ from .quality import (
     load_source_model,
     save_model,
     small_model,
-    torchvision_model,
     wrap_model,
 )
 
 __all__ = [
     "QualityModel",
     "ScoringModel",
+    "backbone_model",
     "data_folder",
     "load_source_model",
     "save_model",

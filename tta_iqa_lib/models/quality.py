@@ -30,6 +30,7 @@ class ScoringModel(nn.Module):
         crop: height and width of the crops it was trained on, or None (any size).
         predicts: what the scores mean, in words.
         views: how many of the `imaging.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
+        side: pixels of the shorter side of the pictures it was trained on, or None (any size); larger ones are reduced to it.
         feature_mean: (D,), mean of the features over the source data, or None; as the three that follow.
         feature_cov: (D, D), their covariance.
         score_mean: (), mean of the scores over the source data.
@@ -37,10 +38,16 @@ class ScoringModel(nn.Module):
     """
 
     def __init__(
-        self, higher_is_better: bool = True, crop: int | None = None, predicts: str = "quality", views: int = 1
+        self,
+        higher_is_better: bool = True,
+        crop: int | None = None,
+        predicts: str = "quality",
+        views: int = 1,
+        side: int | None = None,
     ):
         super().__init__()
-        self.higher_is_better, self.crop, self.predicts, self.views = higher_is_better, crop, predicts, views
+        self.higher_is_better, self.predicts = higher_is_better, predicts
+        self.crop, self.views, self.side = crop, views, side
         for name in MOMENTS:
             self.register_buffer(name, None)
 
@@ -62,7 +69,7 @@ class QualityModel(ScoringModel):
     Args:
         features, regressor: the modules f and g.
         mean, std: per-channel normalisation of RGB in [0, 1].
-        about: higher_is_better, crop, predicts, views; see `ScoringModel`.
+        about: higher_is_better, crop, predicts, views, side; see `ScoringModel`.
     """
 
     def __init__(
@@ -118,34 +125,6 @@ class SmallResNet(nn.Sequential):
 def small_model(widths: Sequence[int] = (16, 32, 64, 128), **about) -> QualityModel:
     """The book's model, untrained: `SmallResNet` and a linear regressor."""
     return QualityModel(SmallResNet(widths), nn.Linear(widths[-1], 1), **about)
-
-
-def torchvision_model(name: str = "resnet18", pretrained: bool = True, **about) -> QualityModel:
-    """A torchvision ResNet without its classifier, and a linear regressor that is still untrained. Chapter 11.
-
-    Args:
-        name: "resnet18" (D = 512) or "resnet50" (D = 2048).
-        pretrained: load torchvision's ImageNet weights; needs a network the first time.
-
-    Raises:
-        ConnectionError: the weights could not be fetched; says what to do.
-    """
-    from torchvision import models
-
-    builders = {"resnet18": models.ResNet18_Weights, "resnet50": models.ResNet50_Weights}
-    if name not in builders:
-        raise ValueError(f"no backbone '{name}'; there are {', '.join(builders)}")
-    weights = builders[name].DEFAULT if pretrained else None
-    try:
-        network = getattr(models, name)(weights=weights)
-    except OSError as error:  # urllib's errors are OSErrors
-        raise ConnectionError(
-            f"the pretrained weights of {name} could not be fetched ({error}). Connect to a network once, "
-            f"or put the file into {torch.hub.get_dir()}/checkpoints, or pass pretrained=False"
-        ) from error
-    width = network.fc.in_features
-    network.fc = nn.Identity()
-    return QualityModel(network, nn.Linear(width, 1), **about)
 
 
 class WrappedModel(ScoringModel):
@@ -236,12 +215,32 @@ def data_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "data"
 
 
-def save_model(model: QualityModel, path: str | Path, about: dict) -> None:
-    """Write a `small_model` as safetensors: weights, source moments, and `about` (configuration, scores) as JSON."""
+def save_model(model: QualityModel, path: str | Path, about: dict, half: bool = False) -> None:
+    """Write a model as safetensors: weights, source moments, and `about` (configuration, scores) as JSON.
+
+    Args:
+        about: what `load_source_model` builds the model from: crop, predicts, views, side, and widths of a `small_model` or
+            backbone and hidden of a `backbone_model`.
+        half: matrices in half precision, and of the symmetric `feature_cov` one triangle: a quarter of its size.
+    """
     path = Path(path)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if half:
+        tensors = {name: _halved(value) if value.ndim > 1 else value for name, value in tensors.items()}
+        if model.feature_cov is not None:
+            tensors["feature_cov"] = tensors["feature_cov"][_triangle(model.feature_cov)]
     with atomic_write(path) as partial:
         save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if half.isfinite().all() else value
+
+
+def _triangle(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the upper triangle, the diagonal with it."""
+    return tuple(torch.triu_indices(*matrix.shape))
 
 
 def read_about(path: str | Path) -> dict:
@@ -257,21 +256,28 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
     """A source model, ready to score: in evaluation mode, gradients off.
 
     Args:
-        source: 0, 1 or 2, the independently trained models shipped in data/models (0 is the default model of the book);
-            or the path of a file that `save_model` wrote.
+        source: 0, 1 or 2, the models shipped in data/models that were trained on TinyShift independently (0 is the default
+            model of the book); "photographs", the shipped one of human opinions; or the path of a file that `save_model` wrote.
 
     Raises:
         FileNotFoundError: no such file; says how to train one.
         ValueError: not a file that `save_model` wrote; names it and says what is wrong.
     """
-    path = data_folder() / "models" / f"source-{source}.safetensors" if isinstance(source, int) else Path(source)
+    shipped = data_folder() / "models" / (f"source-{source}" if isinstance(source, int) else source)
+    path = shipped.with_name(f"{shipped.name}.safetensors")
+    path = path if isinstance(source, int) or path.is_file() else Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"no source model at '{path}'; `tta-iqa train` makes one")
     about, tensors = _read_model(path)
     try:
-        options = {"crop": about["crop"], "predicts": about["predicts"], "views": about.get("views", 8)}
-        model = small_model(about["widths"], **options)
-        model.set_moments(**{name: tensors.pop(name) for name in MOMENTS if name in tensors})
+        known = {key: about[key] for key in ("crop", "predicts", "views", "side") if key in about}
+        if "backbone" in about:
+            from .backbones import backbone_model
+
+            model = backbone_model(about["backbone"], pretrained=False, hidden=about["hidden"], **known)
+        else:
+            model = small_model(about["widths"], **{"views": 8} | known)
+        model.set_moments(**_whole_moments({name: tensors.pop(name) for name in MOMENTS if name in tensors}))
         model.load_state_dict({**model.state_dict(), **tensors})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # another architecture
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -295,3 +301,14 @@ def _read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
     if not isinstance(about, dict):
         raise ValueError(f"'{path}' is no model of `tta-iqa train`: it does not say how it was made")
     return about, tensors
+
+
+def _whole_moments(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In single precision, the covariance from its triangle."""
+    moments = {name: value.float() for name, value in kept.items()}
+    if moments and moments["feature_cov"].ndim == 1:
+        width = len(moments["feature_mean"])
+        rows, columns = _triangle(cov := torch.empty(width, width))
+        cov[rows, columns] = cov[columns, rows] = moments["feature_cov"]
+        moments["feature_cov"] = cov
+    return moments

@@ -73,6 +73,12 @@ def remember_source(model: ScoringModel, images: Tensor) -> None:
     )
 
 
+def memory_layout(model: nn.Module, multiple: int = 16) -> torch.memory_format:
+    """Channels last is twice as fast on a CPU, but PyTorch's backward pass can crash there for odd widths."""
+    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return torch.channels_last if all(w % multiple == 0 for w in widths) else torch.contiguous_format
+
+
 def fit(
     model: QualityModel,
     images: Tensor,
@@ -107,9 +113,7 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr)
     steps = len(images) // batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps)
-    # Channels last is twice as fast on a CPU, but PyTorch's backward pass can crash there for odd widths.
-    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
-    layout = torch.channels_last if all(w % 16 == 0 for w in widths) else torch.contiguous_format
+    layout = memory_layout(model)
     model.train().to(memory_format=layout)
     done, parts = 0, (model, optimizer, schedule)
     settings = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "images": len(images)}

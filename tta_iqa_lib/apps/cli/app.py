@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,6 +13,17 @@ import typer
 from .output import KEEP_BYTES, print_lines
 
 app = typer.Typer(help="Blind image quality with test-time adaptation.", no_args_is_help=True, add_completion=False)
+
+# How `evaluate` and `train` are told of a table of opinions.
+DATABASE = "A folder in an official layout, or a table (.csv) of paths and opinions."
+PathColumn = Annotated[str, typer.Option(help="Of a table: the column of image paths.")]
+ScoreColumn = Annotated[str, typer.Option(help="Of a table: the column of opinions.")]
+ImageFolder = Annotated[
+    Path | None, typer.Option(help="Of a table: what its paths are relative to; default: its folder.")
+]
+LowerIsBetter = Annotated[
+    bool, typer.Option("--lower-is-better", help="Of a table: the opinions are differences (DMOS).")
+]
 
 
 @app.callback()

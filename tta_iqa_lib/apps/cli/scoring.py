@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from .app import app
+from .app import DATABASE, ImageFolder, LowerIsBetter, PathColumn, ScoreColumn, app
 from .output import check_table, print_lines, report, write_table
 
 ModelFile = Annotated[
-    Path | None, typer.Option(help="A model file that `tta-iqa train` wrote; default: the shipped one.")
+    Path | None,
+    typer.Option(
+        help='"photographs", the shipped model of human opinions, or a file that `tta-iqa train` wrote; default: TinyShift\'s.'
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
 Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]
@@ -82,17 +85,11 @@ def score(
 
 @app.command()
 def evaluate(
-    database: Annotated[
-        Path, typer.Argument(help="A folder in an official layout, or a table (.csv) of paths and opinions.")
-    ],
-    path_column: Annotated[str, typer.Option(help="Of a table: the column of image paths.")] = "path",
-    score_column: Annotated[str, typer.Option(help="Of a table: the column of opinions.")] = "score",
-    images: Annotated[
-        Path | None, typer.Option(help="Of a table: what its paths are relative to; default: its folder.")
-    ] = None,
-    lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Of a table: the opinions are differences (DMOS).")
-    ] = False,
+    database: Annotated[Path, typer.Argument(help=DATABASE)],
+    path_column: PathColumn = "path",
+    score_column: ScoreColumn = "score",
+    images: ImageFolder = None,
+    lower_is_better: LowerIsBetter = False,
     limit: Annotated[int | None, typer.Option(help="So many images, evenly drawn; default: all.", min=8)] = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write path, opinion, score and source score here.")
@@ -108,18 +105,17 @@ def evaluate(
     """
     import numpy as np
 
-    from ...datasets.databases import from_csv, read
+    from ...datasets.databases import read
+    from ...datasets.near_duplicates import find_contents
     from ...metrics import evenly_spaced
     from ...models.quality import load_source_model
-    from ..evaluation import compare, find_contents, score_database
+    from ..evaluation import compare, score_database
 
     try:
         network = load_source_model(model or 0)
         _check_options(crops, csv_file)
-        if database.suffix.lower() == ".csv":
-            found = from_csv(database, path_column, score_column, images, not lower_is_better)
-        else:
-            found = read(database)
+        table = {"path_column": path_column, "score_column": score_column, "folder": images}
+        found = read(database, **table, higher_is_better=not lower_is_better)
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None

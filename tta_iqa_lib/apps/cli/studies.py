@@ -1,4 +1,4 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `opinions`, `train`, `manifest`."""
+"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `opinions`, `manifest`."""
 
 from __future__ import annotations
 
@@ -126,23 +126,6 @@ def opinions(
     for run in results["runs"]:
         print(f"{run['target']:16s}{run['method']:14s}{run['seed']:2d}{run['batch_size']:4d}  SRCC {run['srcc']:.3f}")
     print(f"written: {file}")
-
-
-@app.command()
-def train(
-    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be given several times; default: 0.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the source's training split.", min=1)] = 16,
-    out: Annotated[Path | None, typer.Option(help="Folder; default: data/models.")] = None,
-) -> None:
-    """Train a source model on TinyShift's source split and write it as source-SEED.safetensors."""
-    from ...models.quality import data_folder, save_model
-    from ...models.training import train_source
-
-    for seed in seeds or [0]:
-        model, about = train_source(seed, epochs)
-        file = (out or data_folder() / "models") / f"source-{seed}.safetensors"
-        save_model(model, file, about)
-        print(f"{file}: SRCC {about['srcc_source_test']:.3f} on source/test")
 
 
 @app.command()

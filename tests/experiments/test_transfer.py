@@ -57,5 +57,5 @@ def test_all_directions_and_seeds_are_run_once_and_kept(folder, monkeypatch):
 
 
 def test_an_unknown_architecture_is_an_error_before_the_work_begins(folder):
-    with pytest.raises(ValueError, match="no backbone 'resnet7'"):
+    with pytest.raises(ValueError, match="no network 'resnet7' in torchvision"):
         evaluate(folder, 4, architecture="resnet7", progress=False)

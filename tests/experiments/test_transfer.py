@@ -82,5 +82,5 @@ def test_source_order_and_copies_are_drawn_by_their_own_seeds(folder, monkeypatc
 
 
 def test_an_unknown_architecture_is_an_error_before_the_work_begins(folder):
-    with pytest.raises(ValueError, match="no backbone 'resnet7'"):
+    with pytest.raises(ValueError, match="no network 'resnet7' in torchvision"):
         evaluate(folder, 4, architecture="resnet7", progress=False)

@@ -197,7 +197,11 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 def settings_of(
-    networks: Iterable[str], batches: Iterable[int], device: str = "cpu", threads: Iterable[int] = (1,)
+    networks: Iterable[str],
+    batches: Iterable[int],
+    device: str = "cpu",
+    threads: Iterable[int] = (1,),
+    recipes: Iterable[str] = tuple(RECIPES),
 ) -> list[Setting]:
     """Every combination; on CUDA eager and captured, in single and in half precision."""
     ways = [("float32", "eager")]
@@ -209,7 +213,7 @@ def settings_of(
         for batch in batches
         for count in (threads if device == "cpu" else (1,))
         for precision, mode in ways
-        for recipe in RECIPES
+        for recipe in recipes
     ]
 
 

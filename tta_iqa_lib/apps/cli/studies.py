@@ -75,20 +75,23 @@ def bench(
         list[int] | None, typer.Option(help="Images; may be given several times; default: 8 and 32.")
     ] = None,
     thread: Annotated[list[int] | None, typer.Option(help="CPU threads, likewise; default: 1 and 2.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Likewise; default: all.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Turns; the best counts.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="The file; default: data/results/bench-DEVICE.json.")] = None,
 ) -> None:
     """What adapting costs on this machine, as ratios to a plain forward pass, to the least possible, to the published way."""
     from ...experiments.analysis import write_results
-    from ...experiments.bench import NETWORKS, run_bench, settings_of, table
+    from ...experiments.bench import NETWORKS, RECIPES, run_bench, settings_of, table
     from ...models.quality import data_folder
 
-    unknown = [name for name in networks or () if name not in NETWORKS]
-    if unknown:
-        report(f"no network '{unknown[0]}'; there are {', '.join(NETWORKS)}")
-        raise typer.Exit(2)
-    results = run_bench(settings_of(networks or NETWORKS, batch or (8, 32), device, thread or (1, 2)), repeats)
+    for names, known in ((networks, NETWORKS), (recipe, RECIPES)):
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            report(f"no '{unknown[0]}'; there are {', '.join(known)}")
+            raise typer.Exit(2)
+    settings = settings_of(networks or NETWORKS, batch or (8, 32), device, thread or (1, 2), recipe or RECIPES)
+    results = run_bench(settings, repeats)
     file = out or data_folder() / "results" / f"bench-{device}.json"
     write_results(results, file)
     print(f"{table(results)}\nwritten: {file}")

@@ -249,7 +249,7 @@ class Stateless:
         name = self._names.get(id(module))
         if name is not None:
             forward = self._batchnorm(name, module, copy, forward)
-        copy.__dict__["forward"] = partial(self._remember, id(module), forward)
+        copy.__dict__["forward"] = partial(self._remember, copy, forward)
         return copy
 
     def _batchnorm(self, name: str, layer: _BatchNorm, copy: nn.Module, forward):
@@ -265,14 +265,14 @@ class Stateless:
 
         return within
 
-    def _remember(self, module: int, forward, *args, **kwargs):
+    def _remember(self, module: nn.Module, forward, *args, **kwargs):
         """Run a module, or take its output from the memory."""
         now = self._now
         if now is None or now.memory is None:
             return forward(*args, **kwargs)
-        above, key = now.place, (now.place, module)
+        above, key = now.place, (now.place, id(module))
         now.calls[key] = count = now.calls.get(key, 0) + 1
-        place = (*above, (module, count))
+        place = (*above, (id(module), count))
         if place in now.memory.kept:
             return now.memory.kept[place][0]
         now.place = place
@@ -281,7 +281,8 @@ class Stateless:
         finally:
             now.place = above
         constant = isinstance(output, Tensor) and not output.requires_grad and output.shape[:1] == (now.rows,)
-        if now.memory.open and torch.is_grad_enabled() and constant and output.ndim > 1:
+        known = now.memory.open and torch.is_grad_enabled() and constant and output.ndim > 1
+        if known and not _hooked_inside(module):
             inner = [other for other in now.memory.kept if other[: len(place)] == place]
             for other in inner:
                 del now.memory.kept[other]
@@ -323,6 +324,13 @@ class Stateless:
             moments = rule(source, source, now.carried[name], 0)
         now.used[name] = moments
         return normalise(x, moments, copy.weight, copy.bias, layer.eps)
+
+
+def _hooked_inside(module: nn.Module) -> bool:
+    """Does somebody want to see what a part of it puts out, such as a wrapped model its features?"""
+    parts = iter(module.modules())
+    next(parts)
+    return any(part._forward_hooks or part._forward_pre_hooks for part in parts)
 
 
 class _Through(nn.Module):

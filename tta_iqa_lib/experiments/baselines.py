@@ -6,7 +6,6 @@ the adapter's `predict(images, batch_size, shuffle)`, so that an experiment can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from ..adaptation.adapter import Adapter
 from ..adaptation.losses import Context
-from ..adaptation.state import Result
 from ..imaging.crops import symmetries
 from ..models.quality import ScoringModel
 from ..models.training import score_all
@@ -242,17 +240,16 @@ class Stream:
     """Online: the state is carried from batch to batch, over the whole of `images`, in their order.
 
     Attributes:
-        when, restart: as in `Adapter.online`.
+        when: as `predict` in `Adapter.online`.
         passes: the stream shows the images so many times; the scores are those of the last time.
     """
 
     adapter: Adapter
     when: str = "after"
     passes: int = 1
-    restart: Callable[[Result], bool] | None = None
 
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
-        with self.adapter.online(self.when, self.restart):
+        with self.adapter.online(self.when):
             for _ in range(self.passes):
                 scores = self.adapter.predict(images, batch_size, shuffle=shuffle)
         return scores

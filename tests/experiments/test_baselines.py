@@ -380,12 +380,10 @@ def test_a_stream_keeps_the_order_of_its_images_unless_told():
 
 
 def test_a_stream_of_several_passes_scores_its_images_the_last_time():
-    """Twice the images in one go, and the second half of the scores; a restart that always happens makes it episodic."""
+    """Twice the images in one go, and the second half of the scores."""
     model, images = tta.wrap_model(tiny_mixed(), features="5"), pictures(8)
     adapter = STREAMS["steps"](model)
     with adapter.online():
         by_hand = [adapter(part) for part in torch.cat([images, images]).split(4)]
     assert torch.equal(Stream(adapter, passes=2).predict(images, 4), torch.cat(by_hand[2:]))
     assert not torch.allclose(torch.cat(by_hand[2:]), torch.cat(by_hand[:2]), rtol=0, atol=1e-4)
-    fresh = Stream(adapter, passes=2, restart=lambda result: True).predict(images, 4)
-    assert torch.equal(fresh, torch.cat([adapter(part) for part in images.split(4)]))

@@ -31,7 +31,7 @@ execute: $(READY) ## run the notebooks again and store their outputs
 	$(BIN)/python book/tools.py execute
 
 headline: $(READY) ## run the full experiment into data/results
-	$(BIN)/tta-iqa experiment headline alpha ema ema-by-content one-sided steps
+	$(BIN)/tta-iqa experiment headline alpha ema ema-by-content one-sided steps savings
 
 fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
 	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gc-off gate gate-one-sided \

@@ -121,7 +121,7 @@ class Optimisation:
     """
 
     losses: tuple[PlainLoss, ...]
-    params: ParamPicker = norm_affine
+    params: ParamPicker = field(default_factory=lambda: norm_affine)
     steps: int = 3
     lr: float = 1e-3
     optimizer: OptimizerMaker | None = None

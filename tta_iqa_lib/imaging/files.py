@@ -27,9 +27,9 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 HEIC = frozenset({".heic", ".heif", ".hif"})  # Pillow needs the package pillow-heif for these
 
+# A picture of more pixels is refused: a small file can unpack to more than the memory holds, four bytes a pixel. Raise it
+# for larger ones, here or by `tta-iqa --max-megapixels`.
 MAX_PIXELS = 300_000_000
-"""A picture of more pixels is refused: a small file can unpack to more than the memory holds, four bytes a pixel. Raise it
-for larger ones, here or by `tta-iqa --max-megapixels`."""
 
 
 class ImageError(ValueError):

@@ -36,7 +36,6 @@ def test_parameters_that_cannot_differ_between_episodes_are_an_error_when_folded
 
 # All that is adapted, in one tensor
 
-
 SHAPES = {"a.weight": torch.Size([3]), "b.weight": torch.Size([2, 2]), "c": torch.Size([1])}
 
 
@@ -82,7 +81,6 @@ def test_the_steps_start_at_the_states_parameters_or_the_models(episodes):
 
 
 # Guarded steps
-
 
 OPTIMIZERS = {
     "Adam": lambda tensors: torch.optim.Adam(tensors, lr=0.1),

@@ -20,6 +20,7 @@ test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(ONE) $(BIN)/python -m pytest --ignore tests/site -n 2
+	$(BIN)/python book/tools.py lint
 	$(ONE) $(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
 	$(BIN)/python book/tools.py build
 	$(BIN)/python -m pytest tests/site -rs

@@ -1,7 +1,8 @@
-"""The book's workshop: run the notebooks, check their figures, build the pages.
+"""The book's workshop: run the notebooks, check them and their figures, build the pages.
 
 python book/tools.py execute [NOTEBOOK ...]   run notebooks and store their outputs
 python book/tools.py check-figures            every figure has alt text and a caption
+python book/tools.py lint                     the chapters keep the rules of CONTRIBUTING.md
 python book/tools.py build                    the static pages, in _build/html
 python book/tools.py pdf                      the same pages as one file, _build/book.pdf
 python book/tools.py vendor                   what the pages need beside themselves (build does it, too)
@@ -11,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from workshop import list_notebooks
+from workshop import ROOT, list_notebooks
 from workshop.notebooks import check_figures, execute
 from workshop.pages import build
 from workshop.paper import pdf
@@ -26,6 +27,7 @@ def main() -> int:
     commands.add_parser("build")
     commands.add_parser("pdf")
     commands.add_parser("check-figures")
+    commands.add_parser("lint")
     commands.add_parser("execute").add_argument("notebooks", nargs="*", type=Path)
     arguments = parser.parse_args()
     match arguments.command:
@@ -41,6 +43,11 @@ def main() -> int:
             faults = check_figures(list_notebooks())
             print("\n".join(faults) or "every figure has alt text and a caption")
             return 1 if faults else 0
+        case "lint":
+            import pytest  # who only builds the book need not have it
+
+            configuration = ["-c", str(ROOT / "pyproject.toml")]
+            return pytest.main(["-q", *configuration, str(ROOT / "book" / "lint")])
         case _:
             vendor()
             return 0

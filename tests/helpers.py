@@ -1,13 +1,28 @@
-"""Models and images small enough for unit tests, and a photograph of a module's whole state."""
+"""Models, images and losses small enough for unit tests, and a photograph of a module's whole state."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.adaptation import batchnorm_layers
+from tta_iqa_lib.adaptation import (
+    Adaptive,
+    Batch,
+    Blend,
+    Ema,
+    First,
+    GroupContrastive,
+    Layout,
+    Moments,
+    Pass,
+    RelativeRank,
+    Shrink,
+    Source,
+    Stateless,
+    batchnorm_layers,
+)
 from tta_iqa_lib.adaptation.losses import Context
-from tta_iqa_lib.models.quality import QualityModel
+from tta_iqa_lib.models.quality import QualityModel, ScoringModel
 
 
 def seeded(build, seed: int = 0):
@@ -97,3 +112,77 @@ def snapshot(module: nn.Module) -> dict:
 def plain(*levels: float) -> Tensor:
     """One image of 8 × 8 equal pixels for each level."""
     return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+
+
+METHOD = (RelativeRank(), GroupContrastive())
+FAST = (GroupContrastive(),)  # no copies
+RULES = [
+    Source(),
+    Batch(),
+    Blend(0.7),
+    Blend(0.7, exact=False),
+    Shrink(4),
+    Ema(0.3),
+    Adaptive(),
+    First(Blend(0.7), 0.5),
+]
+MODELS = {"images": tiny_model, "images and vectors": tiny_mixed}
+
+
+def plain_scores(model, images) -> Tensor:
+    """(B,) of plain inference."""
+    with torch.no_grad():
+        return model(images)
+
+
+def mean_score(context) -> Tensor:
+    """A loss of somebody's own: raise the scores."""
+    return -context.scores["clean"].mean()
+
+
+def far(a: Tensor, b: Tensor, margin: float = 1e-6) -> bool:
+    """Does some element differ by more than `margin`?"""
+    return not torch.allclose(a, b, rtol=0, atol=margin)
+
+
+class LayerNormModel(ScoringModel):
+    """A quality model without BatchNorm: `norm` stands between its features and its scores."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3, 4), norm, nn.Linear(6, 1)
+
+    def forward(self, images, with_features=False):
+        features = self.norm(self.conv(images).relu().mean((2, 3)))
+        scores = self.head(features)[:, 0]
+        return (scores, features) if with_features else scores
+
+
+def moments_of(x: Tensor) -> Moments:
+    """Mean and variance per channel of (N, C, …), by their definitions."""
+    flat = x.transpose(0, 1).flatten(1)
+    mean = flat.mean(1)
+    return Moments(mean, (flat - mean[:, None]).square().mean(1))
+
+
+def close(a, b, tolerance: float = 1e-12) -> bool:
+    """Are two sequences of tensors equal to rounding?"""
+    return all(torch.allclose(x, y, rtol=0, atol=tolerance) for x, y in zip(a, b, strict=True))
+
+
+def one_pass(model, rule, rows, params=None, grad=False, episodes=1, images=None, **options) -> Pass:
+    """One pass; `episodes` and `images` are its layout."""
+    with torch.set_grad_enabled(grad):
+        return Stateless(model)(rows, rule, params, layout=Layout(episodes, images), **options)
+
+
+def moments_used(model, rule, rows, **options) -> dict[str, Moments]:
+    """By layer, the moments that a pass normalised with."""
+    return one_pass(model, rule, rows, **options).used
+
+
+def series(count: int, width: int = 6, spread: float = 1.0, seed: int = 0) -> Tensor:
+    """(count, width, 3, 3): each image has means of its own, N(0, spread²), and pixels of deviation 1 around them."""
+    generator = torch.Generator().manual_seed(seed)
+    means = spread * torch.randn(count, width, 1, 1, generator=generator, dtype=torch.float64)
+    return means + torch.randn(count, width, 3, 3, generator=generator, dtype=torch.float64)

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import pictures, snapshot
+from helpers import METHOD, pictures, snapshot
 from torch import nn
 
 import tta_iqa_lib as tta
@@ -18,7 +18,6 @@ TIMM = ("tf_efficientnet_lite0", "mobilenetv3_small_100", "regnetx_002", "densen
 TORCHVISION = ("mobilenet_v3_small", "efficientnet_b0", "inception_v3", "resnet18", "resnet50")
 NAMES = [f"timm {name}" for name in TIMM] + [f"torchvision {name}" for name in TORCHVISION] + ["timm vit"]
 WITH_BATCHNORM = [name for name in NAMES if "vit" not in name and "convnext" not in name]
-METHOD = (tta.RelativeRank(), tta.GroupContrastive())
 
 
 @cache

@@ -4,13 +4,11 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
-from helpers import pictures, tiny_model
+from helpers import METHOD, pictures, tiny_model
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Batch, Blend, Source, State, adapt_batch
 from tta_iqa_lib.adaptation.replays import Replays
-
-METHOD = (tta.RelativeRank(), tta.GroupContrastive())
 
 
 def tensors_in(value, seen=None) -> list[torch.Tensor]:

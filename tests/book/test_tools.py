@@ -2,10 +2,15 @@
 
 import base64
 import io
+import shutil
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 from PIL import Image
+from workshop import ROOT
 from workshop.notebooks import shrink
 
 import tta_iqa_lib as tta
@@ -35,3 +40,17 @@ def test_a_photograph_is_left_as_it_is():
     pixels = (tta.photograph("coffee")[:, :160, :160] * 255).byte().permute(1, 2, 0).numpy()
     photograph = png(Image.fromarray(pixels))
     assert shrink(photograph) == photograph
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_lint_runs_the_checks_of_the_chapters_and_tells_whether_one_failed(fault, tmp_path):
+    """With the project's configuration, wherever it is called from."""
+    shutil.copytree(ROOT / "book" / "workshop", tmp_path / "book" / "workshop")
+    shutil.copy(ROOT / "book" / "tools.py", tmp_path / "book")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\npython_functions = ['law_*']\n")
+    (tmp_path / "book" / "lint").mkdir()
+    (tmp_path / "book" / "lint" / "test_chapters.py").write_text(f"def law_of_the_house():\n    assert not {fault}\n")
+    command = [sys.executable, tmp_path / "book" / "tools.py", "lint"]
+    found = subprocess.run(command, cwd=tmp_path.parent, capture_output=True, text=True)
+    assert found.returncode == fault, found.stdout + found.stderr
+    assert ("1 failed" if fault else "1 passed") in found.stdout

@@ -58,13 +58,13 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
         weight, bias: γ and β, (C,) or (E, C), or None.
     """
     wide = moments.mean.dtype if weight is None else torch.promote_types(moments.mean.dtype, weight.dtype)
-    parts = [None if p is None else p.to(wide) for p in (*moments, weight, bias)]  # in single precision where one is
-    episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in parts if p is not None)
+    mean, var = (p.to(wide) for p in moments)  # in single precision where one is
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in (mean, var, weight, bias) if p is not None)
     if episodes == 1 and not moments.mean.requires_grad:
         # PyTorch's own kernel: with the source's moments bit for bit plain inference.
-        mean, var, weight, bias = (None if p is None else p.reshape(-1) for p in parts)
-        return batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-    mean, var, weight, bias = parts
+        weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
+        return batch_norm(x, mean.reshape(-1), var.reshape(-1), weight, bias, False, 0.0, eps)
     scale = rsqrt(var + eps)
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale

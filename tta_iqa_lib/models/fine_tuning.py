@@ -90,6 +90,9 @@ def score_pictures(model: QualityModel, images: Tensor, crops: int = 1, batch_si
 
     Returns:
         (N,) on the CPU.
+
+    Raises:
+        ValueError: the model has no crop.
     """
     device, size, parts = model.mean.device, _crop(model), []
     for batch in images.split(batch_size):
@@ -125,7 +128,8 @@ def fine_tune(
         the learning curve.
 
     Raises:
-        ValueError: fewer images than a batch, all opinions alike, or the checkpoint is of a training with other settings.
+        ValueError: fewer images than a batch, all opinions alike, a model without a crop, or the checkpoint is of a training
+            with other settings.
     """
     steps = len(images) // settings.batch_size
     mean, std = opinions.mean(), opinions.std()

@@ -19,6 +19,7 @@ pdf: $(READY) ## the whole book as one file, _build/book.pdf (needs a Chromium)
 test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(ONE) $(BIN)/python -m pytest --ignore tests/site -n 2
 	$(BIN)/python book/tools.py lint
 	$(ONE) $(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile

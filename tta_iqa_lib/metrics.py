@@ -104,7 +104,7 @@ def krcc(pred, target) -> float:
 def _kendall(pred: np.ndarray, target: np.ndarray) -> float:
     from scipy import stats
 
-    return stats.kendalltau(pred, target)[0]
+    return stats.kendalltau(pred, target)[0]  # pyright: ignore[reportReturnType] (SciPy declares no types)
 
 
 def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:

@@ -237,3 +237,21 @@ def test_features_inside_what_need_not_run_again_are_still_seen():
     result = Adapter(model, [*METHOD, mean_score], Source(), params=head, lr=0.1).run(pictures(6))
     assert len(result.trace) == 3
     assert torch.allclose(result.scores - result.source_scores, torch.full((6,), 0.3), atol=1e-3)
+
+
+def test_a_single_number_can_be_adapted():
+    """A parameter without dimensions."""
+
+    class Scaled(ScoringModel):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, images, with_features=False):
+            features = images.mean((2, 3))
+            scores = self.scale * features.sum(1)
+            return (scores, features) if with_features else scores
+
+    model, images = Scaled().eval(), pictures(4)
+    result = Adapter(model, [mean_score], Source(), params=lambda m: {"scale": m.scale}, lr=0.1, steps=1).run(images)
+    assert torch.allclose(result.scores, result.source_scores * 2.1 / 2, atol=1e-5)

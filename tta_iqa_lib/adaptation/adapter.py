@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .gates import ShiftGate
 from .loop import adapt_batch, check_images
 from .normalisation import batchnorm_layers, norm_affine
-from .protocols import OptimizerMaker, ParamPicker, ScoringModel
+from .protocols import OptimizerMaker, ParamPicker, is_scoring_model
 from .replays import Replays
 from .rules import Adaptive, Carried, First, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
@@ -90,7 +90,7 @@ class Adapter:
         recipe: Recipe | None = None,
         capture: bool = False,
     ):
-        if not isinstance(model, ScoringModel):
+        if not is_scoring_model(model):
             raise TypeError(
                 f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
             )
@@ -193,7 +193,7 @@ class Adapter:
         """
         if not isinstance(images, Tensor):
             batches = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)
-            total = len(images) if hasattr(images, "__len__") else None
+            total = len(images) if isinstance(images, Sized) else None
             scores = [self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")]
             if not scores:
                 raise ValueError("the loader gave no batch: there is nothing to score")

@@ -39,12 +39,13 @@ class _Degradations:
     def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
         """(B, 3, H, W) → {name: (B, 3, H, W)}; of the kind that is chosen for each image."""
         rows = torch.arange(len(images), device=images.device)
+        choice = None
         if self.choose == "random":
             choice = torch.randint(len(self.kinds), (len(images),), generator=generator, device=images.device)
         levels = [
             torch.stack([distort(images, kind, s, generator) for kind in self.kinds]) for s in self.severities
         ]  # (kinds, B, 3, H, W) each
-        if self.choose != "random":
+        if choice is None:
             ends = torch.stack([levels[0], levels[-1]]).flatten(0, 2)  # (2 · kinds · B, 3, H, W)
             mild, severe = scorer(_middle(ends, self.choose_on)).view(2, len(self.kinds), len(images))
             gap = mild - severe  # (kinds, B)

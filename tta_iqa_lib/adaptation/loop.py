@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..imaging.crops import symmetries
 from .copies import copy_makers
 from .losses import Context
 from .moments import Moments, mean_shift, variance_shift
 from .optimise import Flat, guarded_step, make_optimizer, starting_point, uphill
-from .protocols import PlainLoss, ScoringModel
+from .protocols import PlainLoss, ScoringModel, is_scoring_model
 from .replays import Replays, directly
 from .rules import Carried
 from .state import Inference, Recipe, Result, State
@@ -58,6 +58,7 @@ def adapt_batch(
         raise ValueError(f"{len(images)} images cannot be cut into {episodes} episodes of equal length")
     if episodes > 1 and state != State():
         raise ValueError(f"a state that is carried on goes into one episode; got episodes={episodes}")
+    assert isinstance(model, nn.Module)
     network, inference, size = Stateless(model), recipe.inference, len(images) // episodes
     if size % inference.crops_per_image:
         raise ValueError(f"{size} rows are no whole number of pictures of {inference.crops_per_image} crops each")
@@ -372,22 +373,22 @@ class _Batch:
     def _contexts(self, found: Pass) -> Iterator[Context]:
         """Cut the rows of one pass into what each episode's losses see."""
         model, size = self.network.model, self.layout.images or 0
-        assert found.features is not None and self.source.features is not None
+        assert is_scoring_model(model) and found.features is not None and self.source.features is not None
+        mean, cov, score_std = model.feature_mean, model.feature_cov, model.score_std
         for e, rows in enumerate(
             zip(found.scores.chunk(self.episodes), found.features.chunk(self.episodes), strict=True)
         ):
             own = slice(e * size, (e + 1) * size)
             scores, features = (dict(zip(self.views, part.split(size), strict=True)) for part in rows)
             f0, s0 = self.source.features[own], self.source.scores[own]
-            known = model.feature_mean is not None
             yield Context(
                 features=features,
                 scores={name: self.sign * part for name, part in scores.items()},
                 images={name: part[own] for name, part in self.views.items()},
                 pseudo_scores=self.sign * s0,
-                feature_mean=model.feature_mean if known else f0.mean(0),
-                feature_std=(model.feature_cov.diagonal().sqrt() if known else f0.std(0, correction=0)).clamp_min(1e-6),
-                score_std=(model.score_std if known else s0.std(correction=0)).clamp_min(1e-6),
+                feature_mean=f0.mean(0) if mean is None else mean,
+                feature_std=(f0.std(0, correction=0) if cov is None else cov.diagonal().sqrt()).clamp_min(1e-6),
+                score_std=(s0.std(correction=0) if score_std is None else score_std).clamp_min(1e-6),
                 model=model,
                 moments={
                     layer: (of_source, Moments(batch.mean[e], batch.var[e]))

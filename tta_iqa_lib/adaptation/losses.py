@@ -13,11 +13,12 @@ from dataclasses import InitVar, dataclass, field
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from .copies import Ladder, Pair
 from .moments import Moments
+from .protocols import ScoringModel
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Context:
     feature_mean: Tensor
     feature_std: Tensor
     score_std: Tensor
-    model: nn.Module | None = None
+    model: ScoringModel | None = None
     moments: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -129,7 +130,8 @@ def contrastive_groups(pseudo_scores: Tensor, fraction: float = 0.25) -> tuple[T
     count = len(pseudo_scores)
     k = max(2, math.floor(fraction * count))
     if 2 * k > count:
-        return (torch.empty(0, dtype=torch.long, device=pseudo_scores.device),) * 2
+        none = torch.empty(0, dtype=torch.long, device=pseudo_scores.device)
+        return none, none
     order = pseudo_scores.argsort(stable=True)
     return order[:k], order[-k:]
 
@@ -261,7 +263,7 @@ class ScoreOrder:
             score_order_loss(better, worse, margin, self.temperature)
             for (better, worse), margin in zip(pairwise(scores), margins, strict=True)
         ]
-        return sum(terms) / len(terms)
+        return sum(terms[1:], terms[0]) / len(terms)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     return (ratio.log() ** 2).mean(-1).detach(), batch.log_error.mean(-1).detach()
 
 
-def blend(old: Moments, new: Moments, alpha: float | Tensor, exact: bool = True) -> Moments:
+def blend(old: Moments, new: Moments | Measured, alpha: float | Tensor, exact: bool = True) -> Moments:
     """(1 − α)·old + α·new, as moments. Chapter 5, eq-mean and eq-mixture.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn, rsqrt
 from torch.nn.functional import batch_norm
@@ -28,25 +30,24 @@ def norm_affine(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+@dataclass(frozen=True)
 class LateNormAffine:
-    """γ and β of the last `share` of the normalisation layers, in the order of registration. Chapter 8.
+    """γ and β of the last `share` of the normalisation layers, in the order of registration; of one layer at least. Chapter 8.
 
     The layers before them are the same at every step, so `adapt_batch` runs them once, and keeps no graph of them.
     """
 
-    def __init__(self, share: float = 0.5):
-        if not 0 < share <= 1:
-            raise ValueError(f"share must lie in (0, 1]; got {share}")
-        self.share = share
+    share: float = 0.5
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must lie in (0, 1]; got {self.share}")
 
     def __call__(self, model: nn.Module) -> dict[str, nn.Parameter]:
         found = norm_affine(model)
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in found))
-        late = set(layers[len(layers) - round(self.share * len(layers)) :])
+        late = set(layers[-max(1, round(self.share * len(layers))) :])
         return {name: parameter for name, parameter in found.items() if name.rpartition(".")[0] in late}
-
-    def __repr__(self) -> str:
-        return f"LateNormAffine({self.share})"
 
 
 def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -58,13 +59,13 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
         weight, bias: γ and β, (C,) or (E, C), or None.
     """
     wide = moments.mean.dtype if weight is None else torch.promote_types(moments.mean.dtype, weight.dtype)
-    parts = [None if p is None else p.to(wide) for p in (*moments, weight, bias)]  # in single precision where one is
-    episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in parts if p is not None)
+    mean, var = (p.to(wide) for p in moments)  # in single precision where one is
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in (mean, var, weight, bias) if p is not None)
     if episodes == 1 and not moments.mean.requires_grad:
         # PyTorch's own kernel: with the source's moments bit for bit plain inference.
-        mean, var, weight, bias = (None if p is None else p.reshape(-1) for p in parts)
-        return batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-    mean, var, weight, bias = parts
+        weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
+        return batch_norm(x, mean.reshape(-1), var.reshape(-1), weight, bias, False, 0.0, eps)
     scale = rsqrt(var + eps)
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale

@@ -36,7 +36,7 @@ class Flat:
         parts = flat.split(sizes, 1)  # one node of the graph, whose gradient is one concatenation
         lead = (len(flat),) if len(flat) > 1 else ()
         return {
-            name: part.reshape(*lead, *shape).to(self.types[name])
+            name: part.reshape((*lead, *shape)).to(self.types[name])
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 

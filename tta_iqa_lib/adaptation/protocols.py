@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from .losses import Context
     from .state import Result
 
@@ -21,7 +23,6 @@ ParamPicker = Callable[[nn.Module], Mapping[str, Tensor]]  # model → {full nam
 OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
-@runtime_checkable
 class ScoringModel(Protocol):
     """A model that can be adapted. `models.QualityModel` is one, and so is what `models.wrap_model` returns.
 
@@ -38,6 +39,11 @@ class ScoringModel(Protocol):
     score_std: Tensor | None
 
     def __call__(self, images: Tensor, with_features: bool = False): ...
+
+
+def is_scoring_model(model: object) -> TypeIs[ScoringModel]:
+    """Whether a model has all of a `ScoringModel`. (Since Python 3.12 `isinstance` asks a protocol, and sees no buffers.)"""
+    return callable(model) and all(hasattr(model, name) for name in ScoringModel.__annotations__)
 
 
 class CopyMaker(Protocol):
@@ -81,7 +87,8 @@ class Gate(Protocol):
             answers "source".
     """
 
-    early: bool
+    @property
+    def early(self) -> bool: ...
 
     def __call__(self, result: Result) -> str: ...
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .moments import Moments, blend, mean_shift, variance_shift
+from .moments import Measured, Moments, blend, mean_shift, variance_shift
 
 
 class Statistics:
@@ -21,7 +21,7 @@ class Statistics:
     uses_error = False  # is `batch` a `Measured`?
     without_source = False  # can it do with layers that keep no running statistics?
 
-    def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
+    def __call__(self, source: Moments, batch: Moments | Measured, previous: Moments, count: int) -> Moments | Measured:
         raise NotImplementedError
 
     def at(self, depth: float) -> Statistics:
@@ -117,6 +117,7 @@ class Adaptive(Statistics):
         _check_not_negative("caution", self.caution)
 
     def __call__(self, source, batch, previous, count):
+        assert isinstance(batch, Measured)
         shares = []
         for distance, noise in (mean_shift(source, batch), variance_shift(source, batch)):
             share = (1 - self.caution * noise / distance.clamp_min(1e-12)).clamp(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .moments import Moments
 from .normalisation import norm_affine
-from .protocols import OptimizerMaker, ParamPicker, PlainGate, PlainLoss, as_gate, as_loss
+from .protocols import Gate, OptimizerMaker, ParamPicker, PlainGate, PlainLoss, as_gate, as_loss
 from .rules import Source, Statistics
 
 
@@ -88,7 +88,7 @@ class Inference:
     """
 
     statistics: Statistics = field(default_factory=Source)
-    gate: PlainGate | None = None
+    gate: Gate | None = None
     views: int = 1
     crops_per_image: int = 1
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -229,7 +230,7 @@ class Stateless:
         inside = _INSIDE.get(type(module).__name__)
         copy = _Through(inside) if inside else object.__new__(type(module))
         self._copies[id(module)] = copy
-        own = dict(module.__dict__)
+        own: dict[str, Any] = dict(module.__dict__)
         if inside:
             own = copy.__dict__ | {"_modules": {inside: module._modules[inside]}}
         # Parameters are cut off from autograd: gradients are for what is adapted only.
@@ -248,7 +249,7 @@ class Stateless:
         }
         name = self._names.get(id(module))
         if name is not None:
-            forward = self._batchnorm(name, module, copy, forward)
+            forward = self._batchnorm(name, self.layers[name], copy, forward)
         copy.__dict__["forward"] = partial(self._remember, copy, forward)
         return copy
 
@@ -293,17 +294,15 @@ class Stateless:
         """In place of the layer's own computation."""
         now = self._now
         assert now is not None
-        source, rule = Moments(layer.running_mean, layer.running_var), now.rules.get(name, Source())
-        layout, bare = now.layout, source.mean is None
+        source, rule, layout = _kept_moments(layer), now.rules.get(name, Source()), now.layout
         if x.shape[0] != now.rows:
             now.rowwise = False
             if layout.episodes > 1 or layout.images is not None:
                 raise ValueError(
                     f"layer '{name}' sees {x.shape[0]} rows for {now.rows} images: episodes and copies cannot share a pass"
                 )
-        moments = source
-        record = now.record and not bare  # without running statistics there is no shift to measure
-        if rule.uses_batch or record or bare:
+        record = now.record and source is not None  # without running statistics there is no shift to measure
+        if rule.uses_batch or record or source is None:
             images = x  # (E·R, C, …)
             if layout.images is not None:
                 images = x.unflatten(0, (layout.episodes, -1))[:, : layout.images].flatten(0, 1)  # (E·B, C, …)
@@ -311,19 +310,28 @@ class Stateless:
             error = record or rule.uses_error
             crops = layout.crops if x.shape[0] == now.rows else 1
             batch = measure(images, layout.episodes, crops) if error else batch_moments(images, layout.episodes)
-            if record:
+            if source is not None and isinstance(batch, Measured) and now.record:
                 now.measured[name] = source, batch
             if not now.through:
                 batch = type(batch)(*(part.detach() for part in batch))
             count = layout.images or now.rows // layout.episodes
-            if bare and not rule.uses_batch:
-                moments = Moments(*batch[:2])
+            own = Moments(*batch[:2])
+            if source is None and not rule.uses_batch:
+                moments = own
             else:
-                moments = Moments(*rule(source, batch, now.carried.get(name, source), count)[:2])
-        elif name in now.carried:
-            moments = rule(source, source, now.carried[name], 0)
+                known = source or own
+                moments = Moments(*rule(known, batch, now.carried.get(name, known), count)[:2])
+        else:
+            moments = Moments(*rule(source, source, now.carried[name], 0)[:2]) if name in now.carried else source
         now.used[name] = moments
-        return normalise(x, moments, copy.weight, copy.bias, layer.eps)
+        weight, bias = copy.weight, copy.bias
+        return normalise(x, moments, weight, bias, layer.eps)  # pyright: ignore[reportArgumentType] (undeclared in torch)
+
+
+def _kept_moments(layer: _BatchNorm) -> Moments | None:
+    """The source's moments; None of a layer without running statistics."""
+    mean, var = layer.running_mean, layer.running_var
+    return None if mean is None or var is None else Moments(mean, var)
 
 
 def _hooked_inside(module: nn.Module) -> bool:
@@ -352,10 +360,11 @@ class _Interception(TorchFunctionMode):
         self.normalise, self.counter = normalise, counter
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func in (torch.nn.functional.batch_norm, torch.batch_norm):
             return self.normalise(args[0] if args else kwargs["input"])
         if (
             func is Tensor.add_ and args[0] is self.counter
         ):  # a forward that somebody bound to the module in training mode
             return self.counter
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)

@@ -138,8 +138,8 @@ def parse_score(text: str | None, file: Path, line: int) -> float:
         DatabaseError: anything else; names the table and the line.
     """
     try:
-        score = float(text)
-    except (TypeError, ValueError):
+        score = float(text or "nan")
+    except ValueError:
         score = float("nan")
     if not np.isfinite(score):
         raise DatabaseError(f"'{file}', line {line}: {text!r} is not a score")

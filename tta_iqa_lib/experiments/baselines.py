@@ -112,6 +112,7 @@ def rotation_head(model: ScoringModel, images: Tensor) -> nn.Linear:
     """Fit the head of `Rotation` on source images (N, 3, H, W): multinomial regression on the frozen, standardised features."""
     from sklearn.linear_model import LogisticRegression
 
+    assert model.feature_mean is not None and model.feature_cov is not None
     turned = [images.rot90(turn, (2, 3)) for turn in range(4)]
     features = torch.cat([score_all(model, view, with_features=True)[1] for view in turned])
     features = (features - model.feature_mean) / model.feature_cov.diagonal().sqrt().clamp_min(1e-6)
@@ -164,7 +165,7 @@ class SubspaceAlignment:
         if len(context.pseudo_scores) < 2:
             return context.skip("SubspaceAlignment", "needs at least 2 images in a batch; got 1")
         model = context.model
-        if model is None or model.feature_cov is None:
+        if model is None or model.feature_mean is None or model.feature_cov is None:
             return context.skip("SubspaceAlignment", "the model remembers no covariance of its source features")
         values, vectors = torch.linalg.eigh(model.feature_cov)
         values, vectors = values[-self.axes :].clamp_min(1e-8), vectors[:, -self.axes :]
@@ -250,6 +251,6 @@ class Stream:
 
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
         with self.adapter.online(self.when):
-            for _ in range(self.passes):
-                scores = self.adapter.predict(images, batch_size, shuffle=shuffle)
-        return scores
+            for _ in range(self.passes - 1):
+                self.adapter.predict(images, batch_size, shuffle=shuffle)
+            return self.adapter.predict(images, batch_size, shuffle=shuffle)

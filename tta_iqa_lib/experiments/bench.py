@@ -68,7 +68,8 @@ def network_of(name: str) -> QualityModel:
         import timm
 
         body = timm.create_model(name, num_classes=0)
-        return QualityModel(body, nn.Linear(body.num_features, 1)).eval().requires_grad_(False)
+        width: int = vars(body)["num_features"]  # timm declares it nowhere
+        return QualityModel(body, nn.Linear(width, 1)).eval().requires_grad_(False)
 
 
 @cache
@@ -188,10 +189,11 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
     os.environ["KINETO_LOG_LEVEL"] = "9"  # the profiler keeps its diary to itself
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
+        held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue] (torch's stub lacks it)
         peak = max(peak, held)
     return peak
 

@@ -119,10 +119,11 @@ class Published:
 
     def _units(self, features: Tensor) -> Tensor:
         """Features in source deviations, as in the library's own losses, so that only the switches differ."""
-        if self.model.feature_mean is None:
+        mean, cov = self.model.feature_mean, self.model.feature_cov
+        if mean is None or cov is None:
             return features
-        std = self.model.feature_cov.diagonal().sqrt().clamp_min(1e-6)
-        return (features - self.model.feature_mean) / std / features.shape[1] ** 0.5
+        std = cov.diagonal().sqrt().clamp_min(1e-6)
+        return (features - mean) / std / features.shape[1] ** 0.5
 
     def _copies(self, model, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Mild and severe copies at the published levels, of the kind whose scores differ most, image by image."""

@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of a TIFF
@@ -34,10 +36,10 @@ def upright(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: what its numbers mean cannot be told.
     """
-    if image.format == "PNG" and "transparency" in image.info:
+    if isinstance(image, PngImageFile) and "transparency" in image.info:
         _mend_transparency(image)
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # metadata that cannot be read: the pixels are sound all the same
         turn = None
     if image.mode.startswith("I") or image.mode == "F":
@@ -55,7 +57,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit or floating-point grey → mode F, 0 = black, 1 = white."""
-    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     values = np.asarray(image)
     if image.mode == "F":
         if not np.isfinite(values).all():
@@ -80,7 +82,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _mend_transparency(image: Image.Image) -> None:
+def _mend_transparency(image: PngImageFile) -> None:
     """Pillow spreads grey of 2 or 4 bits over 8, but not the value that is to be transparent."""
     layout = image.tile[0][3]  # known until the pixels are loaded
     if layout in ("L;2", "L;4"):
@@ -105,7 +107,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _to_srgb(image: Image.Image) -> Image.Image:
     mode = "CMYK" if image.mode == "CMYK" else "L" if image.getbands()[0] in ("1", "L") else "RGB"
     transform = _transform_to_srgb(image.info.get("icc_profile"), mode)
-    return ImageCms.applyTransform(image.convert(mode), transform) if transform else image.convert("RGB")
+    return transform.apply(image.convert(mode)) if transform else image.convert("RGB")
 
 
 _RAMP = Image.fromarray(np.arange(256, dtype=np.uint8)[None])

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,9 +118,7 @@ def _can_read(suffix: str) -> bool:
     """Whether Pillow, as it was built and with the plugin for HEIC where it is installed, opens files of that name."""
     suffix = suffix.lower()
     if suffix not in Image.registered_extensions() and suffix in HEIC and find_spec("pillow_heif"):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+        import_module("pillow_heif").register_heif_opener()
     return Image.registered_extensions().get(suffix) in Image.OPEN
 
 

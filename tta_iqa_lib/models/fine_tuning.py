@@ -90,10 +90,13 @@ def score_pictures(model: QualityModel, images: Tensor, crops: int = 1, batch_si
 
     Returns:
         (N,) on the CPU.
+
+    Raises:
+        ValueError: the model has no crop.
     """
-    device, parts = model.mean.device, []
+    device, size, parts = model.mean.device, _crop(model), []
     for batch in images.split(batch_size):
-        squares = torch.cat([grid_crops(image, model.crop, crops) for image in as_float(batch.to(device))])
+        squares = torch.cat([grid_crops(image, size, crops) for image in as_float(batch.to(device))])
         views = [score_all(model, view) for view in symmetries(squares, model.views)]
         parts.append(torch.stack(views).mean(0).view(len(batch), crops).mean(1).cpu())
     return torch.cat(parts)
@@ -125,7 +128,8 @@ def fine_tune(
         the learning curve.
 
     Raises:
-        ValueError: fewer images than a batch, all opinions alike, or the checkpoint is of a training with other settings.
+        ValueError: fewer images than a batch, all opinions alike, a model without a crop, or the checkpoint is of a training
+            with other settings.
     """
     steps = len(images) // settings.batch_size
     mean, std = opinions.mean(), opinions.std()
@@ -133,7 +137,9 @@ def fine_tune(
         raise ValueError(
             f"cannot train on {len(images)} images in batches of {settings.batch_size} with opinions that differ by {std:.3g}"
         )
-    device, total = model.mean.device, settings.epochs * steps
+    device, size, total = model.mean.device, _crop(model), settings.epochs * steps
+    last = model.regressor[-1] if isinstance(model.regressor, nn.Sequential) else model.regressor
+    assert isinstance(last, nn.Linear)
     layout = memory_layout(model, 8)
     model.to(memory_format=layout)
     groups = [{"params": model.features.parameters()}, {"params": model.regressor.parameters()}]
@@ -154,7 +160,7 @@ def fine_tune(
         curve = [Epoch(*point) for point in kept["curve"]]
         losses, best, done = kept["losses"], kept["best"], kept["done"]
 
-    def keep() -> None:
+    def keep(checkpoint: Path) -> None:
         kept = {"settings": same, "done": done, "best": best, "losses": losses}
         kept |= {"curve": [(point.loss, point.srcc) for point in curve]}
         with atomic_write(checkpoint) as partial:
@@ -170,7 +176,7 @@ def fine_tune(
             epoch, place = divmod(done, steps)
             rows = order(epoch)[place * settings.batch_size :][: settings.batch_size]
             torch.manual_seed(settings.seed * 1_000_000 + done)
-            batch = crop_and_mirror_each(images[rows], model.crop).to(device)
+            batch = crop_and_mirror_each(images[rows], size).to(device)
             batch = as_float(batch).contiguous(memory_format=layout)
             model.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -191,18 +197,24 @@ def fine_tune(
                     best = {name: value.clone() for name, value in model.state_dict().items()}
                 bar.set_postfix(epoch=len(curve), loss=f"{curve[-1].loss:.3f}", validation=f"{curve[-1].srcc:.3f}")
             if checkpoint and (done % steps == 0 or time.monotonic() - saved > 60):
-                keep()
+                keep(checkpoint)
                 saved = time.monotonic()
             if after_step:
                 after_step(done)
     bar.close()
     model.load_state_dict(best)
-    last = model.regressor[-1] if isinstance(model.regressor, nn.Sequential) else model.regressor
     with torch.no_grad():
-        last.weight *= std
+        last.weight.mul_(std)
         last.bias.mul_(std).add_(mean)
     model.to(memory_format=torch.contiguous_format).eval()
     return curve
+
+
+def _crop(model: QualityModel) -> int:
+    """The side of its crops."""
+    if model.crop is None:
+        raise ValueError("the model does not say how large its crops are: give it a crop=")
+    return model.crop
 
 
 def _best(curve: list[Epoch]) -> int:
@@ -235,10 +247,9 @@ def train_on_opinions(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = backbone_model(settings.backbone, weights=settings.weights, hidden=settings.hidden, **about)
-    if model.crop > settings.side:
-        raise ValueError(
-            f"crops of {model.crop} pixels cannot be cut from pictures of {settings.side}; give a larger side"
-        )
+    crop = _crop(model)
+    if crop > settings.side:
+        raise ValueError(f"crops of {crop} pixels cannot be cut from pictures of {settings.side}; give a larger side")
     images = load_images(database, settings.side, progress)
     opinions = torch.from_numpy(database.scores).float()
     content = find_contents(database, images)
@@ -249,12 +260,12 @@ def train_on_opinions(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(parameter.half())
-    squares = torch.cat([grid_crops(image, model.crop, 1) for image in images[train]])
+    squares = torch.cat([grid_crops(image, crop, 1) for image in images[train]])
     remember_source(model.cpu(), squares)
     about |= {
         "backbone": settings.backbone,
         "hidden": settings.hidden,
-        "crop": model.crop,
+        "crop": crop,
         "settings": asdict(settings) | {"weights": settings.weights and Path(settings.weights).name},
         "database": database.name,
         "opinions": {"lowest": float(opinions.min()), "highest": float(opinions.max())},
@@ -283,6 +294,7 @@ def measure(model: QualityModel, images: Tensor, opinions: Tensor, content) -> d
 
 def score_photographs(model: QualityModel) -> dict[str, float]:
     """The scores of the bundled photographs, by name: whoever has the file can check that it still gives them."""
+    assert model.side is not None
     scores = {}
     for name in PHOTOGRAPHS:
         image = resize_to(photograph(name), model.side)
@@ -301,7 +313,7 @@ def draw_curve(curve: list[Epoch], path: str | Path, title: str = "") -> None:
     right = left.twinx()
     lines += right.plot(epochs, [point.srcc for point in curve], "s-", color="tab:blue", label="SRCC (validation)")
     left.set(xlabel="epoch", ylabel="loss", title=title)
-    left.xaxis.get_major_locator().set_params(integer=True)
+    left.locator_params(axis="x", integer=True)
     right.set(ylabel="SRCC")
     left.legend(handles=lines, loc="center right")
     with atomic_write(Path(path)) as partial:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..adaptation.moments import Moments, blend
+from ..adaptation.moments import blend
 from ..adaptation.normalisation import batchnorm_layers
 from ..adaptation.rules import Statistics
 from ..adaptation.stateless import Stateless
@@ -32,7 +32,7 @@ class _Share(Statistics):
 
     alpha: Tensor
 
-    def __call__(self, source: Moments, batch: Moments, previous: Moments, count: int) -> Moments:
+    def __call__(self, source, batch, previous, count):
         return blend(source, batch, self.alpha)
 
 

@@ -37,6 +37,11 @@ class ScoringModel(nn.Module):
         score_std: (), their standard deviation.
     """
 
+    feature_mean: Tensor | None
+    feature_cov: Tensor | None
+    score_mean: Tensor | None
+    score_std: Tensor | None
+
     def __init__(
         self,
         higher_is_better: bool = True,
@@ -71,6 +76,9 @@ class QualityModel(ScoringModel):
         mean, std: per-channel normalisation of RGB in [0, 1].
         about: higher_is_better, crop, predicts, views, side; see `ScoringModel`.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -129,6 +137,9 @@ def small_model(widths: Sequence[int] = (16, 32, 64, 128), **about) -> QualityMo
 
 class WrappedModel(ScoringModel):
     """Any module behind the library's interface; made by `wrap_model`."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, module: nn.Module, layer: str, score: Callable | None, mean, std, higher_is_better: bool):
         super().__init__(higher_is_better=higher_is_better)
@@ -240,7 +251,8 @@ def _halved(value: Tensor) -> Tensor:
 
 def _triangle(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of the upper triangle, the diagonal with it."""
-    return tuple(torch.triu_indices(*matrix.shape))
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return rows, columns
 
 
 def read_about(path: str | Path) -> dict:

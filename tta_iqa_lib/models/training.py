@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,18 @@ def crop_and_mirror(size: int) -> Augment:
         return batch.flip(3) if torch.rand((), generator=generator) < 0.5 else batch
 
     return augment
+
+
+@overload
+def score_all(
+    model: ScoringModel, images: Tensor, batch_size: int = ..., with_features: Literal[False] = ...
+) -> Tensor: ...
+
+
+@overload
+def score_all(
+    model: ScoringModel, images: Tensor, batch_size: int = ..., *, with_features: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
 
 
 @torch.no_grad()

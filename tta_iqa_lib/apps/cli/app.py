@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(
         torch.set_num_threads(threads)
     if max_megapixels:
         files.MAX_PIXELS = max_megapixels * 1_000_000
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=KEEP_BYTES)
     warnings.filterwarnings(
         "ignore", module="PIL"

@@ -97,7 +97,7 @@ def _place(out: Path, stem: str, seeds: list[int] | None) -> Path:
     """The model's file: `out` itself, or in the folder `out`."""
     if out.suffix != ".safetensors":
         return out / f"{stem}.safetensors"
-    if len(seeds or []) > 1:
+    if seeds and len(seeds) > 1:
         report(f"--out names one file, '{out}', for {len(seeds)} seeds; name a folder")
         raise typer.Exit(2)
     return out

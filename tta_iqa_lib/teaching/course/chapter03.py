@@ -40,8 +40,8 @@ def ex03_1(score):
 
 def _global_state() -> tuple:
     """Of NumPy's global generator: its numbers, and how many of them are used up."""
-    _, numbers, position, *_ = np.random.get_state()
-    return position, numbers.tolist()
+    state = np.random.get_state(legacy=False)["state"]
+    return state["pos"], state["key"].tolist()
 
 
 @checker("ex03_2")

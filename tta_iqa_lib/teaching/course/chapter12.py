@@ -9,7 +9,7 @@ from ...metrics import srcc
 from .checker import Wrong, checker, close
 
 
-def _adam(start, batches, loss, steps, lr, memory=False, gradients=False, reset=True):
+def _adam(start, batches, loss, steps, lr, memory=False, gradients: bool | str = False, reset=True):
     """Adam by its formulas, in float64 as given. The switches keep what an episode should forget."""
     first, second, count, total = torch.zeros_like(start), torch.zeros_like(start), 0, torch.zeros_like(start)
     p, out = start.clone(), []

@@ -6,7 +6,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -37,17 +37,19 @@ class Compare(Alive):
     caption: str
     scenes: Sequence[str] = ()
     control: str = "Scene"
+    _pictures: Sequence[Sequence[bytes]] = field(init=False)  # by scene, as what follows
+    _alts: Sequence[Sequence[str]] = field(init=False)
 
     def __post_init__(self):
-        if not self.scenes:
-            object.__setattr__(self, "pictures", (self.pictures,))
-            object.__setattr__(self, "alts", (self.alts,))
-        if not len(self.pictures) == len(self.alts) == max(1, len(self.scenes)):
+        for name in ("pictures", "alts"):
+            given = getattr(self, name)
+            object.__setattr__(self, f"_{name}", given if self.scenes else (given,))
+        if not len(self._pictures) == len(self._alts) == max(1, len(self.scenes)):
             raise ValueError(f"{len(self.scenes)} scenes need as many lists of pictures and of text alternatives")
-        for pictures, alts in zip(self.pictures, self.alts, strict=True):
+        for pictures, alts in zip(self._pictures, self._alts, strict=True):
             if len(pictures) < 2 or not len(pictures) == len(self.labels) == len(alts):
                 raise ValueError("two pictures or more are needed, each with a label and a text alternative")
-        sizes = {Image.open(io.BytesIO(png)).size for pictures in self.pictures for png in pictures}
+        sizes = {Image.open(io.BytesIO(png)).size for pictures in self._pictures for png in pictures}
         if len(sizes) > 1:
             raise ValueError(f"the pictures must be of one size; they are {' and '.join(map(str, sorted(sizes)))}")
 
@@ -76,11 +78,11 @@ class Compare(Alive):
         over = "".join(
             f'<img class="over" style="position:absolute;top:0;left:0;right:0;clip-path:inset(0 0 0 {cut}%)" '
             f'alt="{html.escape(alt)}" src="{embed(png)}">'
-            for png, alt, cut in zip(self.pictures[0][1:], self.alts[0][1:], self.covered(start), strict=True)
+            for png, alt, cut in zip(self._pictures[0][1:], self._alts[0][1:], self.covered(start), strict=True)
         )
         return (
             f'<figure class="tta-player tta-compare" id="player-{self.name}"><div class="pair" style="position:relative">'
-            f'<img alt="{html.escape(self.alts[0][0])}" src="{embed(self.pictures[0][0])}">{over}</div>'
+            f'<img alt="{html.escape(self._alts[0][0])}" src="{embed(self._pictures[0][0])}">{over}</div>'
             f'<div class="tta-controls"><label for="range-{self.name}">{html.escape(" ↔ ".join(self.labels))}</label> '
             f'<input type="range" id="range-{self.name}" min="0" max="{self.end}" step="5" value="{start}" '
             f'data-spoken="{html.escape(json.dumps([self.spoken(at) for at in positions], ensure_ascii=False))}" '
@@ -94,7 +96,7 @@ class Compare(Alive):
             return ""
         scenes = [
             [{"src": embed(png), "alt": alt} for png, alt in zip(pictures, alts, strict=True)]
-            for pictures, alts in zip(self.pictures[1:], self.alts[1:], strict=True)
+            for pictures, alts in zip(self._pictures[1:], self._alts[1:], strict=True)
         ]
         data = json.dumps({"scenes": scenes, "labels": list(self.scenes)}, ensure_ascii=False).replace("</", "<\\/")
         move = (
@@ -113,7 +115,7 @@ class Compare(Alive):
 
     def mixed(self, at: int, scene: int = 0) -> bytes:
         """The picture when the line stands at `at`."""
-        first, *others = (Image.open(io.BytesIO(png)).convert("RGB") for png in self.pictures[scene])
+        first, *others = (Image.open(io.BytesIO(png)).convert("RGB") for png in self._pictures[scene])
         for picture, cut in zip(others, self.covered(at), strict=True):
             edge = round(picture.width * cut / 100)
             first.paste(picture.crop((edge, 0, picture.width, picture.height)), (edge, 0))

@@ -16,6 +16,14 @@ from math import prod
 class Alive:
     """What all players share: Jupyter gets `widget()`, the page gets `html()`."""
 
+    def widget(self):
+        """The player as an ipywidget."""
+        raise NotImplementedError
+
+    def html(self) -> str:
+        """The player without a kernel."""
+        raise NotImplementedError
+
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         bundle = self.widget()._repr_mimebundle_()
         if isinstance(bundle, tuple):
@@ -58,19 +66,22 @@ class Player(Alive):
         if isinstance(self.control, str):
             object.__setattr__(self, "control", (self.control,))
             object.__setattr__(self, "labels", (tuple(self.labels),))
-        if self.start == 0:
-            object.__setattr__(self, "start", (0,) * len(self.control))
-        elif isinstance(self.start, int):
-            object.__setattr__(self, "start", (self.start,))
         sizes = [len(labels) for labels in self.labels]
         if not len(self.frames) == prod(sizes) == len(self.alts):
             raise ValueError(
                 f"{len(self.frames)} frames, {sizes} labels, {len(self.alts)} alternatives: do not belong together"
             )
-        if not len(self.start) == len(sizes) == len(self.control):
+        if not len(self._first) == len(sizes) == len(self.control):
             raise ValueError("as many names of sliders, lists of labels and first positions are needed")
-        if any(not 0 <= at < size for at, size in zip(self.start, sizes, strict=True)):
-            raise ValueError(f"start must lie in 0 … {[size - 1 for size in sizes]}; got {list(self.start)}")
+        if any(not 0 <= at < size for at, size in zip(self._first, sizes, strict=True)):
+            raise ValueError(f"start must lie in 0 … {[size - 1 for size in sizes]}; got {list(self._first)}")
+
+    @property
+    def _first(self) -> Sequence[int]:
+        """The first position of each slider."""
+        if isinstance(self.start, int):
+            return (self.start,) * (len(self.control) if self.start == 0 else 1)
+        return self.start
 
     def index(self, positions: Sequence[int]) -> int:
         """The number of the frame at these positions of the sliders."""
@@ -90,14 +101,14 @@ class Player(Alive):
             "f.querySelectorAll('output')[n].textContent=t});i.src=d.frames[k].src;i.alt=d.frames[k].alt"
         )
         sliders = []
-        for n, (control, labels, at) in enumerate(zip(self.control, self.labels, self.start, strict=True)):
+        for n, (control, labels, at) in enumerate(zip(self.control, self.labels, self._first, strict=True)):
             key, label = f"range-{self.name}" + (f"-{n}" if n else ""), html.escape(labels[at])
             sliders.append(
                 f'<div class="tta-controls"><label for="{key}">{html.escape(control)}</label> '
                 f'<input type="range" id="{key}" min="0" max="{len(labels) - 1}" step="1" value="{at}" '
                 f'aria-valuetext="{label}" oninput="{move}"> <output for="{key}">{label}</output></div>'
             )
-        first = frames[self.index(self.start)]
+        first = frames[self.index(self._first)]
         return (
             f'<figure class="tta-player" id="player-{self.name}"><img alt="{html.escape(first["alt"])}" src="{first["src"]}">'
             f"{''.join(sliders)}<figcaption>{self.caption}</figcaption>"
@@ -108,7 +119,7 @@ class Player(Alive):
         """The player as an ipywidget."""
         import ipywidgets as widgets
 
-        image = widgets.Image(value=self.frames[self.index(self.start)], format="png", layout={"max_width": "100%"})
+        image = widgets.Image(value=self.frames[self.index(self._first)], format="png", layout={"max_width": "100%"})
         sliders = [
             widgets.SelectionSlider(
                 options=[(label, i) for i, label in enumerate(labels)],
@@ -117,7 +128,7 @@ class Player(Alive):
                 style={"description_width": "initial"},
                 layout={"width": "90%"},
             )
-            for control, labels, at in zip(self.control, self.labels, self.start, strict=True)
+            for control, labels, at in zip(self.control, self.labels, self._first, strict=True)
         ]
 
         def move(change):

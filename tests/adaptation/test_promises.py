@@ -1,5 +1,6 @@
 """What the loop promises to whoever uses it: bad input is named, nothing is done in silence, nobody else is disturbed."""
 
+import inspect
 import threading
 
 import pytest
@@ -255,3 +256,11 @@ def test_a_single_number_can_be_adapted():
     model, images = Scaled().eval(), pictures(4)
     result = Adapter(model, [mean_score], Source(), params=lambda m: {"scale": m.scale}, lr=0.1, steps=1).run(images)
     assert torch.allclose(result.scores, result.source_scores * 2.1 / 2, atol=1e-5)
+
+
+def test_a_model_is_known_by_its_buffers_too():
+    """From Python 3.12 on a typed protocol looks attributes up statically, where those of a module's buffers are not."""
+    model = tta.load_source_model()
+    with pytest.raises(AttributeError):
+        inspect.getattr_static(model, "feature_mean")
+    assert Adapter(model).model is model

@@ -61,7 +61,7 @@ def test_no_gate_stays_none():
     assert as_gate(None) is None
 
 
-@pytest.mark.parametrize("thing", [5, "source", [mean_score]], ids=str)
+@pytest.mark.parametrize("thing", [5, "source", [mean_score]], ids=["number", "name", "list"])
 def test_what_cannot_be_called_is_neither_a_loss_nor_a_gate(thing):
     with pytest.raises(TypeError, match="a loss is a function of the context; got"):
         as_loss(thing)

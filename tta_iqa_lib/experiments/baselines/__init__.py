@@ -1,0 +1,28 @@
+"""Other methods of test-time adaptation, each in a few lines on the shared loop (chapter 9).
+
+They were made for classification; here each is carried over to a score. Losses plug into `Adapter(losses=[…])`. The rest has
+the adapter's `predict(images, batch_size, shuffle)`, so that an experiment can treat all alike.
+"""
+
+from .actmad import ActMad
+from .alignment import SubspaceAlignment
+from .average import Average
+from .entropy import ScoreEntropy
+from .rotation import Rotation, rotation_head
+from .turns import Turns
+from .variance import ScoreVariance
+from .wrappers import Orders, PerImage, Stream
+
+__all__ = [
+    "ActMad",
+    "Average",
+    "Orders",
+    "PerImage",
+    "Rotation",
+    "ScoreEntropy",
+    "ScoreVariance",
+    "Stream",
+    "SubspaceAlignment",
+    "Turns",
+    "rotation_head",
+]

@@ -22,12 +22,14 @@ from ..adaptation.losses import GroupContrastive, RelativeRank
 from ..adaptation.normalisation import batchnorm_layers, norm_affine
 from ..adaptation.replays import Replays
 from ..adaptation.rules import Batch, Source
+from ..imaging.crops import symmetries
 from ..imaging.scenes import dead_leaves
-from ..models.quality import QualityModel, small_model
+from ..models.quality import QualityModel, load_source_model
 from .methods import SAVINGS
 from .published import Published
 
 NETWORKS = {"small": 96, "resnet18": 224, "resnet50": 224, "tf_efficientnet_lite0": 224}  # and the side of its images
+SHIPPED: dict[str, int | str] = {"small": 0, "tf_efficientnet_lite0": "photographs"}
 RECIPES: dict[str, dict] = {
     "no adaptation": {"losses": (), "statistics": Source()},
     "statistics only": {"losses": (), "statistics": Batch()},
@@ -60,11 +62,11 @@ class Setting:
 
 
 def network_of(name: str) -> QualityModel:
-    """The network with random weights and a linear regressor, in evaluation mode."""
+    """A shipped model where there is one, else the network with random weights and a linear regressor, in evaluation mode."""
+    if name in SHIPPED:
+        return load_source_model(SHIPPED[name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if name == "small":
-            return small_model().eval().requires_grad_(False)
         import timm
 
         body = timm.create_model(name, num_classes=0)
@@ -82,8 +84,9 @@ def images_of(side: int, count: int) -> Tensor:
 def floor_of(setting: Setting, model: QualityModel, images: Tensor) -> Callable[[], object]:
     """The passes that the recipe cannot do without, on tensors that lie ready, in plain PyTorch.
 
-    The source's scores; with statistics, one more pass; with losses, three steps (on the images, and for rank on two copies of
-    each) and the final scores; with rank, the scores of six candidate copies. The cheaper forms are held against the full one.
+    The source's scores; with statistics, one more pass (the default recipe: both in each symmetric view of the model);
+    with losses, three steps (on the images, and for rank on two copies of each) and the final scores; with rank, the scores
+    of six candidate copies. The cheaper forms are held against the full one.
     """
     plain = copy.deepcopy(model)
     renewed = copy.deepcopy(model)
@@ -96,16 +99,20 @@ def floor_of(setting: Setting, model: QualityModel, images: Tensor) -> Callable[
     rows = torch.cat([images] * 3) if rank else images
     candidates = torch.cat([images] * CANDIDATES) if rank else None
 
+    views = symmetries(images, model.views if setting.recipe == "default" else 1)
+
     def run() -> None:
         with torch.no_grad():
-            plain(images)
+            for view in views:
+                plain(view)
             if candidates is not None:
                 plain(candidates)
         for _ in range(steps):
             torch.autograd.grad(plain(rows).sum(), params)
         with torch.no_grad():
             if setting.recipe in ("statistics only", "default"):
-                renewed(images)
+                for view in views:
+                    renewed(view)
             elif steps:
                 plain(images)
 
@@ -149,6 +156,8 @@ def measure(setting: Setting, repeats: int = 3) -> dict:
     """The setting, and for each contestant its time in plain forward passes: the best of `repeats` turns."""
     before = torch.get_num_threads()
     torch.set_num_threads(setting.threads)
+    # A saturated loss gives gradients that underflow, above all with random weights; a CPU takes several times as long for those.
+    torch.set_flush_denormal(True)
     try:
         runs = contestants(setting)
         seconds = dict.fromkeys(runs, float("inf"))
@@ -163,6 +172,7 @@ def measure(setting: Setting, repeats: int = 3) -> dict:
         memory = {name: peak_memory(run, setting.device) for name, run in runs.items() if name in ("forward", "ours")}
     finally:
         torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
     found = {name: round(value / seconds["forward"], 3) for name, value in seconds.items() if name != "forward"}
     ratio = memory["ours"] / memory["forward"] if memory["forward"] else None
     return (

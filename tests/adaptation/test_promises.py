@@ -29,9 +29,19 @@ def test_values_outside_zero_to_one_are_refused(change):
         Adapter(tiny_model())(change(pictures(4)))
 
 
-def test_images_of_another_type_than_the_model_are_refused():
-    with pytest.raises(ValueError, match=r"the images are torch\.float64 .* parameters torch\.float32"):
-        Adapter(tiny_model())(pictures(4).double())
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_images_of_another_floating_type_are_computed_in_the_models(kind):
+    adapter, images = Adapter(tiny_model(), METHOD, Batch()), pictures(4).to(kind)
+    assert torch.equal(adapter(images), adapter(images.float())) and adapter(images).dtype == torch.float32
+    assert torch.equal(adapter.predict(images, 4, shuffle=False), adapter(images))
+
+
+def test_images_on_another_device_than_the_model_are_refused():
+    model = tiny_model()
+    model.regressor.to("meta")
+    model.features.to("meta")
+    with pytest.raises(ValueError, match=r"the images are on cpu, the model on meta"):
+        Adapter(model, statistics=Batch())(pictures(4))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

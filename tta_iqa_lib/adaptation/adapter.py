@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .gates import ShiftGate
-from .loop import adapt_batch, check_images
+from .loop import adapt_batch, checked
 from .normalisation import batchnorm_layers, norm_affine
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model
 from .replays import Replays
@@ -148,7 +148,7 @@ class Adapter:
         """
         if groups is None:
             return self._one(images)
-        check_images(images, self.model)
+        images = checked(images, self.model)
         labels = torch.as_tensor(groups).tolist()
         if len(labels) != len(images):
             raise ValueError(f"{len(labels)} group labels for {len(images)} images")
@@ -198,7 +198,7 @@ class Adapter:
             if not scores:
                 raise ValueError("the loader gave no batch: there is nothing to score")
             return torch.cat(scores)
-        check_images(images, self.model)
+        images = checked(images, self.model)
         crops = self.recipe.inference.crops_per_image
         if len(images) % crops:
             raise ValueError(f"{len(images)} rows are no whole number of pictures of {crops} crops each")

@@ -53,7 +53,7 @@ def adapt_batch(
     Raises:
         ValueError: bad images; they cannot be cut into E episodes; or parameters that cannot differ between episodes.
     """
-    check_images(images, model)
+    images = checked(images, model)
     if episodes < 1 or len(images) % episodes:
         raise ValueError(f"{len(images)} images cannot be cut into {episodes} episodes of equal length")
     if episodes > 1 and state != State():
@@ -108,8 +108,12 @@ def adapt_batch(
     return results, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
 
 
-def check_images(images: Tensor, model) -> None:
-    """Raises: ValueError: not (B, 3, H, W) floating-point values in [0, 1], or not of the model's type."""
+def checked(images: Tensor, model) -> Tensor:
+    """The images in the model's floating-point type.
+
+    Raises:
+        ValueError: not (B, 3, H, W) floating-point values in [0, 1], or on another device than the model.
+    """
     if images.ndim != 4 or not len(images) or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(
             f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}"
@@ -123,11 +127,11 @@ def check_images(images: Tensor, model) -> None:
             "Divide 8-bit values by 255, and leave normalising to the model (wrap_model(…, normalise=…))"
         )
     own = next((p for p in model.parameters() if p.is_floating_point()), images)
-    if own.device != images.device or (own.dtype != images.dtype and not torch.is_autocast_enabled(own.device.type)):
+    if own.device != images.device:
         raise ValueError(
-            f"the images are {images.dtype} on {images.device}, the model's parameters {own.dtype} on {own.device}: "
-            "move one to the other with .to(…)"
+            f"the images are on {images.device}, the model on {own.device}: move one to the other with .to(…)"
         )
+    return images if torch.is_autocast_enabled(own.device.type) else images.to(own.dtype)
 
 
 def _source_pass(network: Stateless, images: Tensor, inference: Inference, episodes: int) -> Pass:

@@ -37,7 +37,7 @@ from tta_iqa_lib.adaptation import (
     measure,
     norm_affine,
 )
-from tta_iqa_lib.adaptation.stateless import Memory
+from tta_iqa_lib.adaptation.passes import Memory
 
 # What a model computes under a rule
 

@@ -22,9 +22,10 @@ from .losses import (
 )
 from .moments import Measured, Moments, batch_moments, blend, mean_shift, measure, sampling_error, variance_shift
 from .normalisation import NORM_LAYERS, LateNormAffine, batchnorm_layers, norm_affine
+from .passes import Layout, Pass
 from .rules import Adaptive, Batch, Blend, Carried, Ema, First, Shrink, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
-from .stateless import Layout, Pass, Stateless
+from .stateless import Stateless
 
 __all__ = [
     "DEFAULT_RECIPE",

@@ -106,3 +106,13 @@ def test_a_cuda_graph_gives_what_the_loop_gives():
     eager, captured = (tta.Adapter(model, METHOD, Source(), capture=capture) for capture in (False, True))
     for batch in images.split(8):
         assert torch.allclose(captured(batch), eager(batch), atol=1e-4)
+
+
+def test_what_a_gate_leaves_to_the_source_is_not_written_over_either():
+    model, run = tiny_model(), Replays(Recorder())
+    recipe = tta.Adapter(model, statistics=Batch(), gate=tta.ShiftGate(threshold=float("inf"))).recipe
+    batches = [pictures(6, seed=seed) for seed in range(2)]
+    found = [adapt_batch(model, State(), batch, recipe, run=run)[0][0] for batch in batches]
+    assert run.record.recorded == 1 and [result.decision for result in found] == ["source", "source"]
+    with torch.no_grad():
+        assert all(torch.equal(result.scores, model(batch)) for result, batch in zip(found, batches, strict=True))

@@ -302,8 +302,7 @@ class _Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.nn.functional.batch_norm, torch.batch_norm):
             return self.normalise(args[0] if args else kwargs["input"])
-        if (
-            func is Tensor.add_ and args[0] is self.counter
-        ):  # a forward that somebody bound to the module in training mode
+        # A forward that somebody bound to the module while it is in training mode would count this pass.
+        if func is Tensor.add_ and args[0] is self.counter:
             return self.counter
         return func(*args, **kwargs)

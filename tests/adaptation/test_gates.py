@@ -9,8 +9,9 @@ from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Blend, Ema, Source, batch_moments, batchnorm_layers
-from tta_iqa_lib.adaptation.adapter import DEFAULT_RECIPE, Adapter
+from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.adaptation.gates import Drifted, ShiftGate
+from tta_iqa_lib.adaptation.recipes import DEFAULT_RECIPE
 from tta_iqa_lib.adaptation.state import Result
 
 

@@ -5,7 +5,7 @@ Which statistics does BatchNorm normalise with? A layer computes γ (x − μ) /
 used instead.
 """
 
-from .adapter import DEFAULT_RECIPE, Adapter, balanced_batches
+from .adapter import Adapter, balanced_batches
 from .copies import Ladder, Pair
 from .gates import Drifted, ShiftGate
 from .loop import adapt_batch
@@ -23,6 +23,7 @@ from .losses import (
 from .moments import Measured, Moments, batch_moments, blend, mean_shift, measure, sampling_error, variance_shift
 from .normalisation import NORM_LAYERS, LateNormAffine, batchnorm_layers, norm_affine
 from .passes import Layout, Pass
+from .recipes import DEFAULT_RECIPE, RECIPES, recipe_of
 from .rules import Adaptive, Batch, Blend, Carried, Ema, First, Shrink, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
 from .stateless import Stateless
@@ -30,6 +31,7 @@ from .stateless import Stateless
 __all__ = [
     "DEFAULT_RECIPE",
     "NORM_LAYERS",
+    "RECIPES",
     "Adapter",
     "Adaptive",
     "Anchor",
@@ -70,6 +72,7 @@ __all__ = [
     "mean_shift",
     "measure",
     "norm_affine",
+    "recipe_of",
     "relative_rank_loss",
     "sampling_error",
     "score_order_loss",

@@ -17,17 +17,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .gates import ShiftGate
 from .loop import adapt_batch, checked
 from .normalisation import batchnorm_layers, norm_affine
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model
+from .recipes import recipe_of
 from .replays import Replays
-from .rules import Adaptive, Carried, First, Source, Statistics
+from .rules import Carried, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
-
-# Chosen on source/test, shifted and not, and on the development target alone (chapter 9). No loss that was tried added to these
-# statistics. `views` is the model's own number.
-DEFAULT_RECIPE = Recipe(Inference(First(Adaptive(caution=1.5), share=0.25), ShiftGate()))
 
 
 @dataclass
@@ -42,9 +38,10 @@ class _Stream:
 class Adapter:
     """Scores images with a model that adapts to them.
 
-    `Adapter(model)` is `DEFAULT_RECIPE`: BatchNorm's statistics in the first layers, as much of the batch as the measured
-    shift warrants, behind a gate that leaves unshifted batches to the source model; scores averaged over the symmetric
-    views that the model declares. With losses or statistics of your own you get those, without gate and views unless you ask.
+    `Adapter(model)` follows the recipe that the model asks for (`recipes.RECIPES`). The default one: BatchNorm's statistics in
+    the first layers, as much of the batch as the measured shift warrants, behind a gate that leaves unshifted batches to the
+    source model. Scores are averaged over the symmetric views that the model declares. With losses or statistics of your own
+    you get those, without gate, ensemble and views unless you ask.
 
     Example::
 
@@ -55,13 +52,13 @@ class Adapter:
         model: a `QualityModel`, or what `wrap_model` returns. It is not copied and not changed.
         losses: functions `loss(context) -> scalar`, each with an optional `weight` and `copies`; None or empty: statistics only.
         statistics: rule of the BatchNorm statistics: `Source()`, `Batch()`, `Blend(alpha)`, `Shrink(prior)`, `Ema(momentum)`,
-            `Adaptive()`, `First(rule)`. None: the default recipe's if the model has BatchNorm layers, else `Source()`.
+            `Adaptive()`, `First(rule)`. None: the model's recipe's if the model has BatchNorm layers, else `Source()`.
         params: "norm-affine" (γ and β), or a function model → {full name: parameter}.
         steps, lr, optimizer: of the optimiser; 3 steps of Adam at 1e-3 unless said.
         seed: of the distorted copies (each batch starts a fresh generator from it), and of the shuffle in `predict`.
         gate: a function of the `Result` that answers "adapted", "initial" or "source", batch by batch; None: always adapt.
         views: average the scores over 1, 2 or 8 symmetric views of each image.
-        grad_through_statistics, sam_rho: see `Optimisation`. crops_per_image: see `Inference`.
+        grad_through_statistics, sam_rho: see `Optimisation`. crops_per_image, ensemble, match_source: see `Inference`.
         episodes_per_pass: so many episodes `predict` and `run(groups=…)` adapt in one pass. The same result to rounding.
         recipe: all of that in one value, instead of the single settings.
         capture: on a GPU, record the passes at the first batch of a shape and replay them from then on (see `Replays`). Losses
@@ -86,6 +83,8 @@ class Adapter:
         grad_through_statistics: bool | None = None,
         sam_rho: float | None = None,
         crops_per_image: int | None = None,
+        ensemble: Sequence[Statistics] | None = None,
+        match_source: bool | None = None,
         episodes_per_pass: int = 1,
         recipe: Recipe | None = None,
         capture: bool = False,
@@ -113,7 +112,13 @@ class Adapter:
             "sam_rho": sam_rho,
         }
         learning = {name: value for name, value in learning.items() if value is not None}
-        scoring = {"statistics": statistics, "views": views, "crops_per_image": crops_per_image}
+        scoring = {
+            "statistics": statistics,
+            "views": views,
+            "crops_per_image": crops_per_image,
+            "ensemble": ensemble,
+            "match_source": match_source,
+        }
         scoring = {name: value for name, value in scoring.items() if value is not None}
         if gate != "default":
             scoring["gate"] = gate
@@ -248,7 +253,7 @@ class Adapter:
         if stream.restart is not None and stream.restart(result):
             stream.state = State()
         if stream.predict == "before":
-            carried = replace(self.recipe.inference, statistics=Carried(), gate=None)
+            carried = replace(self.recipe.inference, statistics=Carried(), gate=None, ensemble=(), match_source=False)
             (early,), _ = adapt_batch(self.model, before, images, Recipe(carried))
             scores = early.scores if result.decision != "source" else result.source_scores
             result = replace(result, scores=scores)
@@ -273,12 +278,13 @@ class Adapter:
 
 
 def _recipe(model: nn.Module, losses: tuple, scoring: dict, learning: dict, seed: int) -> Recipe:
-    """The recipe that single settings describe: the default one, unless losses or statistics say otherwise."""
+    """The recipe that single settings describe: the model's own, unless losses or statistics say otherwise."""
     if learning and not losses:
         raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
-    default = DEFAULT_RECIPE.inference
+    default = recipe_of(model).inference
     if not losses and "statistics" not in scoring:
-        scoring = {"gate": default.gate, "views": getattr(model, "views", 1)} | scoring
+        whole = {"gate": default.gate, "ensemble": default.ensemble, "match_source": default.match_source}
+        scoring = whole | {"views": getattr(model, "views", 1)} | scoring
     if "statistics" not in scoring:
         scoring["statistics"] = default.statistics if batchnorm_layers(model) else Source()
     optimisation = Optimisation(losses, seed=seed, **learning) if losses else None

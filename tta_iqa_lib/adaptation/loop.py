@@ -66,7 +66,8 @@ def adapt_batch(
     closed = [_leaves_to_source(inference, result) for result in sources]
     if all(closed):
         return [replace(result, decision="source") for result in sources], state
-    if recipe.optimisation is None and not inference.statistics.uses_batch and state == State():
+    rules = (inference.statistics, *inference.ensemble)
+    if recipe.optimisation is None and not any(rule.uses_batch for rule in rules) and state == State():
         return [_finished(inference, result) for result in sources], state
     if episodes > 1 and (any(closed) or not source.rowwise):
         # Only those that are open; each alone where the rows of a layer cannot be told apart.
@@ -79,8 +80,11 @@ def adapt_batch(
         of_source = replace(source, scores=scores, features=features)
         named = dict(zip(copies, rows, strict=True))
         batch = EpisodeBatch(network, recipe, images, named, of_source, episodes, state.moments)
-        steps = optimise(batch, state)
-        return batch, steps, batch.score(steps.params, steps.memory)
+        steps, others = optimise(batch, state), batch.others()
+        final = batch.score(steps.params, steps.memory)
+        if steps.initial is not None:
+            steps.initial = batch.combined(steps.initial, others)
+        return batch, steps, replace(final, scores=batch.combined(final.scores, others))
 
     batch, steps, final = (run or directly)(
         ("steps", recipe, episodes), adapt, images, source.scores, source.features, *copies.values()

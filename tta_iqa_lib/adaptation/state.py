@@ -82,6 +82,10 @@ class Inference:
         gate: decides batch by batch whose scores are returned; None: always the adapted ones. Any function of the result.
         views: scores are averaged over so many symmetric views of each image: 1, 2 or 8.
         crops_per_image: so many consecutive images of a batch are parts of one picture; the measured shift counts pictures.
+        ensemble: further rules. The source's parameters score the batch under each of them, too, and the mean of all is
+            returned, each first brought to the source's scale.
+        match_source: bring each batch's scores to the source's scale: to the mean and the spread of the source's scores of that
+            batch. The order within a batch stays; batches, and both answers of a gate, can be compared. An ensemble implies it.
 
     Raises:
         TypeError, ValueError: an impossible setting.
@@ -91,10 +95,14 @@ class Inference:
     gate: Gate | None = None
     views: int = 1
     crops_per_image: int = 1
+    ensemble: tuple[Statistics, ...] = ()
+    match_source: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.statistics, Statistics):
-            raise TypeError(f"statistics must be a rule such as Source() or Blend(0.7); got {self.statistics!r}")
+        object.__setattr__(self, "ensemble", tuple(self.ensemble))
+        for name, rule in (("statistics", self.statistics), *(("ensemble", rule) for rule in self.ensemble)):
+            if not isinstance(rule, Statistics):
+                raise TypeError(f"{name} must be a rule such as Source() or Blend(0.7); got {rule!r}")
         if not isinstance(self.gate, PlainGate):
             object.__setattr__(self, "gate", as_gate(self.gate))
         if self.views not in (1, 2, 8):

@@ -13,7 +13,7 @@ from .losses import Context
 from .moments import Moments
 from .optimise import Flat, guarded_step, make_optimizer, starting_point, uphill
 from .protocols import PlainLoss, is_scoring_model
-from .rules import Carried
+from .rules import Carried, Source, Statistics
 from .state import Recipe, State
 from .stateless import Layout, Memory, Pass, Stateless
 
@@ -70,8 +70,10 @@ class EpisodeBatch:
             [name for name in found if name not in known],
         )
 
-    def score(self, params: dict[str, Tensor], memory: Memory | None = None) -> Pass:
-        """The images' scores under the recipe's statistics, averaged over the symmetric views."""
+    def score(
+        self, params: dict[str, Tensor], memory: Memory | None = None, statistics: Statistics | None = None
+    ) -> Pass:
+        """The images' scores under a rule, the recipe's unless said, averaged over the symmetric views."""
         inference = self.recipe.inference
         kept = memory.of_images(self.layout) if memory and self.source.rowwise else None
         layout = replace(self.layout, images=None)
@@ -80,12 +82,31 @@ class EpisodeBatch:
                 self.network,
                 self.images,
                 inference.views,
-                inference.statistics,
+                statistics or inference.statistics,
                 params,
                 memory=kept,
                 layout=layout,
                 carried=self.carried,
             )
+
+    def others(self) -> list[Tensor]:
+        """Scores (E·B,) of the source's parameters under each further rule of the ensemble, on the source's scale."""
+        rules = self.recipe.inference.ensemble
+        plain = [self.source if rule == Source() else self.score({}, statistics=rule) for rule in rules]
+        return [self.matched(found.scores) for found in plain]
+
+    def matched(self, scores: Tensor) -> Tensor:
+        """(E·B,) → the same with the mean and the spread of the source's scores, episode by episode."""
+        own, source = (part.unflatten(0, (self.episodes, -1)) for part in (scores, self.source.scores))
+        spread = own.std(1, correction=0, keepdim=True).clamp_min(1e-12)
+        units = (own - own.mean(1, keepdim=True)) / spread
+        return (units * source.std(1, correction=0, keepdim=True) + source.mean(1, keepdim=True)).flatten()
+
+    def combined(self, scores: Tensor, others: list[Tensor]) -> Tensor:
+        """What is returned for scores (E·B,): as they are, or on the source's scale and averaged with `others`."""
+        if not others and not self.recipe.inference.match_source:
+            return scores
+        return torch.stack([self.matched(scores), *others]).mean(0)
 
     def gradient(self, layout: Flat, flat: Tensor, memory: Memory) -> tuple[list[Tensor], Tensor | None, list[dict]]:
         """The loss of each episode, the gradient (E, P) of their sum, or None where nothing depends on the parameters."""

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
-from ..adaptation.adapter import DEFAULT_RECIPE, Adapter
+from ..adaptation.adapter import Adapter
 from ..adaptation.copies import Ladder, Pair
 from ..adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from ..adaptation.normalisation import LateNormAffine
+from ..adaptation.recipes import FIRST_LAYERS
 from ..datasets.tinyshift import fingerprint, tinyshift
 from ..models.quality import ScoringModel
 from ..store import Store
@@ -106,7 +107,7 @@ def _fit_head(model: ScoringModel) -> dict[str, Tensor]:
 
 RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(copies=Pair(choose="signed"))
 BLEND = Shrink(16)
-STATISTICS = DEFAULT_RECIPE.inference.statistics
+STATISTICS = FIRST_LAYERS
 RECIPE = {"statistics": STATISTICS, "gate": None, "views": 8}
 METHODS = {
     "source": adapting("source model", None, losses=(), statistics=Source()),

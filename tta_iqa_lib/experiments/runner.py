@@ -68,7 +68,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         # Fresh interpreters: a forked copy of PyTorch's threads can hang.
         context = multiprocessing.get_context("spawn")
         workers = processes or min(len(open_runs), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
             jobs = {pool.submit(run_one, *settings[run]): run for run in open_runs}
             try:
                 for job in tqdm(
@@ -111,7 +111,7 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
     return {"about": about, "truth": truth, "runs": runs}
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """One thread for the work; and a worker ends with the process that started it, however that came about."""
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()

@@ -31,6 +31,7 @@ class ScoringModel(nn.Module):
         predicts: what the scores mean, in words.
         views: how many of the `imaging.symmetries` it was trained to score alike: 1, 2 (mirrored) or 8 (turned, too).
         side: pixels of the shorter side of the pictures it was trained on, or None (any size); larger ones are reduced to it.
+        recipe: name of the recipe that it is adapted by (`adaptation.RECIPES`), or None: the default one.
         feature_mean: (D,), mean of the features over the source data, or None; as the three that follow.
         feature_cov: (D, D), their covariance.
         score_mean: (), mean of the scores over the source data.
@@ -49,10 +50,11 @@ class ScoringModel(nn.Module):
         predicts: str = "quality",
         views: int = 1,
         side: int | None = None,
+        recipe: str | None = None,
     ):
         super().__init__()
         self.higher_is_better, self.predicts = higher_is_better, predicts
-        self.crop, self.views, self.side = crop, views, side
+        self.crop, self.views, self.side, self.recipe = crop, views, side, recipe
         for name in MOMENTS:
             self.register_buffer(name, None)
 
@@ -74,7 +76,7 @@ class QualityModel(ScoringModel):
     Args:
         features, regressor: the modules f and g.
         mean, std: per-channel normalisation of RGB in [0, 1].
-        about: higher_is_better, crop, predicts, views, side; see `ScoringModel`.
+        about: higher_is_better, crop, predicts, views, side, recipe; see `ScoringModel`.
     """
 
     mean: Tensor
@@ -230,8 +232,8 @@ def save_model(model: QualityModel, path: str | Path, about: dict, half: bool = 
     """Write a model as safetensors: weights, source moments, and `about` (configuration, scores) as JSON.
 
     Args:
-        about: what `load_source_model` builds the model from: crop, predicts, views, side, and widths of a `small_model` or
-            backbone and hidden of a `backbone_model`.
+        about: what `load_source_model` builds the model from: crop, predicts, views, side, recipe, and widths of a `small_model`
+            or backbone and hidden of a `backbone_model`.
         half: matrices in half precision, and of the symmetric `feature_cov` one triangle: a quarter of its size.
     """
     path = Path(path)
@@ -282,7 +284,7 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
         raise FileNotFoundError(f"no source model at '{path}'; `tta-iqa train` makes one")
     about, tensors = _read_model(path)
     try:
-        known = {key: about[key] for key in ("crop", "predicts", "views", "side") if key in about}
+        known = {key: about[key] for key in ("crop", "predicts", "views", "side", "recipe") if key in about}
         if "backbone" in about:
             from .backbones import backbone_model
 

@@ -1,7 +1,8 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `opinions`, `manifest`."""
+"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `pack`, `opinions`, `manifest`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,6 @@ from .app import app
 from .output import report
 
 Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
-
-# Settings of the book's opinions.json; others are named in the file, the architecture without a word before it.
-BOOK = {"": "small", "images": 128, "seeds": 3, "epochs": 16}
 
 
 @app.command()
@@ -98,37 +96,71 @@ def bench(
 
 
 @app.command()
-def opinions(
-    folder: Annotated[Path, typer.Argument(help="BIQ2021 in its official layout.")],
-    images: Annotated[int, typer.Option(help="Of each subset that is left out.", min=32)] = BOOK["images"],
-    seeds: Annotated[int, typer.Option(help="So many source models are trained for each direction.", min=1)] = BOOK[
-        "seeds"
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Where to put it.")],
+    part: Annotated[
+        list[str],
+        typer.Option(help='"NAME=PATH", once for each database: a folder in an official layout, or a table (.csv).'),
     ],
-    architecture: Annotated[str, typer.Option(help='"small", or the name of a torchvision ResNet.')] = BOOK[""],
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = BOOK["epochs"],
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: data/results.")] = None,
 ) -> None:
-    """Train on two subsets of BIQ2021, test on the third, all three ways; store opinions.json. Resumes where it stopped.
+    """Put databases into one small folder: squares of 256 pixels (WebP), opinions, contents. `opinions` runs on it.
 
-    Settings other than the defaults are named in the file: opinions-resnet18-seeds1.json.
-    Images and trained models stay on this machine, in the cache folder.
+    That experiment wants the parts live (LIVE In the Wild), biq2021 and agiqa (AGIQA-3K).
     """
-    from ...experiments.analysis import write_results
-    from ...experiments.transfer import evaluate
-    from ...models.quality import data_folder
+    from ...experiments.opinions.pack import make_pack, read_part
 
     try:
-        results = evaluate(folder, images, range(seeds), architecture, epochs)
-    except ValueError as error:  # no such database, no such architecture
+        named = dict(one.split("=", 1) for one in part if "=" in one)
+        if len(named) < len(part):
+            raise ValueError("--part takes NAME=PATH, each name once")
+        found = make_pack({name: read_part(path) for name, path in named.items()}, folder)
+    except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
-    settings = {"": architecture, "images": images, "seeds": seeds, "epochs": epochs}
-    name = "-".join(["opinions", *(f"{key}{value}" for key, value in settings.items() if value != BOOK[key])])
-    file = (out or data_folder() / "results") / f"{name}.json"
+    print(f"{folder}: {len(found.files)} pictures, {len(set(found.content))} contents")
+
+
+@app.command()
+def opinions(
+    pack: Annotated[Path, typer.Argument(help="A folder that `tta-iqa pack` made.")],
+    scale: Annotated[str, typer.Option(help='"full", for a GPU, or "reduced": fewer images, 160², one step.')] = "full",
+    sources: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the source models; those that are missing are trained. Default: the cache."),
+    ] = None,
+    role: Annotated[str | None, typer.Option(help='Only "development" or "test" targets.')] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,
+    processes: Processes = None,
+    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/opinions-SCALE.json.")] = None,
+) -> None:
+    """The experiment on people's opinions: train source models, adapt them to other databases and other light, store it all.
+
+    Interrupt it and start it again as you like: what is done is kept. The pictures and the models stay on this machine.
+    """
+    import torch
+
+    from ...experiments.analysis import write_results
+    from ...experiments.opinions.sources import SCALES
+    from ...experiments.opinions.study import Place, run_study
+    from ...experiments.opinions.summary import summarise, text_table
+    from ...models.quality import data_folder
+    from ...store import cache_folder
+
+    for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"])):
+        if value not in known:
+            report(f"no '{value}'; there are {', '.join(filter(None, known))}")
+            raise typer.Exit(2)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = Place(str(pack), str(sources or cache_folder() / "opinion-sources"), scale, device)
+    try:
+        results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role)
+    except (OSError, ValueError) as error:
+        report(str(error))
+        raise typer.Exit(2) from None
+    results["summary"] = summarise(results)
+    file = out or data_folder() / "results" / f"opinions-{scale}{f'-{role}' if role else ''}.json"
     write_results(results, file)
-    for run in results["runs"]:
-        print(f"{run['target']:16s}{run['method']:14s}{run['seed']:2d}{run['batch_size']:4d}  SRCC {run['srcc']:.3f}")
-    print(f"written: {file}")
+    print(f"{text_table(results)}\nwritten: {file}")
 
 
 @app.command()

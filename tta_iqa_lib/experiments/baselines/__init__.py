@@ -8,6 +8,7 @@ from .actmad import ActMad
 from .alignment import SubspaceAlignment
 from .average import Average
 from .entropy import ScoreEntropy
+from .lean import Lean
 from .rotation import Rotation, rotation_head
 from .turns import Turns
 from .variance import ScoreVariance
@@ -16,6 +17,7 @@ from .wrappers import Orders, PerImage, Stream
 __all__ = [
     "ActMad",
     "Average",
+    "Lean",
     "Orders",
     "PerImage",
     "Rotation",

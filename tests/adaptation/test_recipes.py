@@ -1,0 +1,101 @@
+"""Recipes by name, and what the second one is made of: scores under several rules, on the source's scale, averaged."""
+
+import pytest
+import torch
+from helpers import pictures, tiny_model
+
+from tta_iqa_lib.adaptation import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    Adapter,
+    Batch,
+    Blend,
+    GroupContrastive,
+    ShiftGate,
+    Source,
+    Stateless,
+    recipe_of,
+)
+
+
+def on_scale_of(scores, source):
+    return (scores - scores.mean()) / scores.std() * source.std() + source.mean()
+
+
+def test_a_matched_batch_keeps_its_order_and_has_the_source_scores_mean_and_spread():
+    model, images = tiny_model(), pictures(9) ** 2
+    plain = Adapter(model, (), Batch()).run(images)
+    matched = Adapter(model, (), Batch(), match_source=True).run(images)
+    assert matched.scores.argsort().equal(plain.scores.argsort())
+    assert torch.allclose(matched.scores.mean(), matched.source_scores.mean(), atol=1e-6)
+    assert torch.allclose(matched.scores.std(), matched.source_scores.std(), rtol=1e-4)
+    assert not torch.allclose(matched.scores, plain.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("losses", [(), (GroupContrastive(),)])
+def test_an_ensemble_is_the_mean_of_its_members_on_the_source_scale(losses):
+    """The main rule with the adapted parameters, the others with the source's."""
+    model, images = tiny_model(), pictures(9) ** 2
+    learning = {"lr": 0.05, "params": "norm-affine"} if losses else {}
+    found = Adapter(model, losses, Blend(0.5), ensemble=(Source(), Batch()), **learning).run(images)
+    adapted = Adapter(model, losses, Blend(0.5), **learning).run(images)
+    batch, source = Adapter(model, (), Batch())(images), model(images)
+    members = [on_scale_of(scores, source) for scores in (adapted.scores, source, batch)]
+    assert torch.allclose(found.scores, torch.stack(members).mean(0), atol=1e-5)
+    members[0] = on_scale_of(adapted.initial_scores, source)
+    assert torch.allclose(found.initial_scores, torch.stack(members).mean(0), atol=1e-5)
+    assert torch.equal(found.scores, found.initial_scores) == (not losses)
+
+
+def test_folded_episodes_are_brought_to_their_own_source_scale():
+    model, images = tiny_model(), torch.cat([pictures(6) ** 2, pictures(6, seed=1)])
+    for losses in ((), (GroupContrastive(),)):
+        together, apart = (
+            Adapter(model, losses, Batch(), ensemble=(Blend(0.5),), episodes_per_pass=n).predict(
+                images, 6, shuffle=False
+            )
+            for n in (2, 1)
+        )
+        assert torch.allclose(together, apart, atol=1e-5)
+
+
+def test_one_image_or_images_of_one_score_get_the_sources():
+    model = tiny_model()
+    one = pictures(1)
+    assert torch.allclose(Adapter(model, (), Batch(), match_source=True)(one), model(one), atol=1e-6)
+    same = one.expand(4, -1, -1, -1)
+    assert torch.allclose(Adapter(model, (), Batch(), match_source=True)(same), model(same), atol=1e-5)
+
+
+def test_the_source_is_not_computed_twice(monkeypatch):
+    passes = []
+    original = Stateless.__call__
+
+    def counted(self, *arguments, **options):
+        passes.append(arguments)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Stateless, "__call__", counted)
+    Adapter(tiny_model(), (), Blend(0.5), ensemble=(Source(), Batch()))(pictures(4))
+    assert len(passes) == 3
+
+
+def test_a_model_names_its_recipe():
+    model = tiny_model(recipe="three-normalisations")
+    assert Adapter(model).recipe == RECIPES["three-normalisations"] == recipe_of(model)
+    assert Adapter(model).recipe.inference.gate is None
+    assert Adapter(model, (), Batch()).recipe.inference.ensemble == ()  # statistics of your own: nothing else
+    assert recipe_of(tiny_model()) is DEFAULT_RECIPE and isinstance(DEFAULT_RECIPE.inference.gate.function, ShiftGate)
+    with pytest.raises(ValueError, match="no recipe 'four'; there are first-layers, three-normalisations"):
+        Adapter(tiny_model(recipe="four"))
+    with pytest.raises(TypeError, match="ensemble must be a rule"):
+        Adapter(model, (), Batch(), ensemble=("batch",))
+
+
+def test_what_a_stream_knew_before_is_its_own_scale():
+    """`predict="before"`: the batch's other members would look at the batch itself."""
+    model, images = tiny_model(), pictures(8) ** 2
+    adapter = Adapter(model, (), Blend(0.5), ensemble=(Batch(),))
+    with adapter.online("before"):
+        first = adapter(images)
+    assert torch.allclose(first, model(images), atol=1e-6)

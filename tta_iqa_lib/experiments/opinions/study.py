@@ -1,0 +1,202 @@
+"""Sources × targets × methods on real opinions → one tidy, resumable results file (chapter 9)."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ...adaptation.adapter import balanced_batches
+from ...metrics import plcc, srcc
+from ...models.quality import QualityModel
+from ...store import Store
+from ..baselines import Stream
+from ..runner import settings_commit, start_worker
+from ..seeds import Seeds
+from .methods import CHEAP, EXPENSIVE, METHODS, ONLINE, SMALL_BATCHES
+from .pack import Pack, read_pack
+from .sources import SCALES, Scale, source_file, train_source
+from .targets import Target, load_target, targets
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one target, for one seed and one batch size; `online`: the state is carried over the target's batches."""
+
+    method: str
+    target: Target
+    seed: int
+    batch_size: int
+    online: bool = False
+
+    @property
+    def entry(self) -> str:
+        """Its name in the store."""
+        return f"{self.target} {self.method} {self.seed} {self.batch_size}{' online' * self.online}.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study takes its pictures and models from, and on what it computes."""
+
+    pack: str
+    sources: str
+    scale: str
+    device: str = "cpu"
+
+
+def runs_of(scale: Scale, role: str | None = None) -> list[Run]:
+    """All runs of a scale, cheap methods first; or those of targets of one role."""
+    chosen = [target for target in targets(scale) if role in (None, target.role)]
+    found = [
+        Run(method, target, seed, size)
+        for size, methods in ((32, (*CHEAP, *EXPENSIVE[scale.name])), (8, SMALL_BATCHES[scale.name]))
+        for method in methods
+        for target in chosen
+        for seed in range(scale.seeds[target.source])
+    ]
+    found += [
+        Run(method, target, seed, 8, online=True)
+        for method in ONLINE
+        for target in chosen
+        if str(target) in ("live → ss01, as it is", "live → agiqa, as it is")
+        for seed in range(scale.seeds[target.source])
+    ]
+    return found
+
+
+@lru_cache(maxsize=2)
+def _pack(folder: str) -> Pack:
+    return read_pack(folder)
+
+
+@lru_cache(maxsize=2)
+def _model(place: Place, source: str, seed: int) -> QualityModel:
+    scale = SCALES[place.scale]
+    model = train_source(_pack(place.pack), source, seed, scale, Path(place.sources), place.device, progress=False)
+    return model.to(memory_format=torch.channels_last)  # by a third faster
+
+
+@lru_cache(maxsize=4)
+def _images(place: Place, target: Target):
+    return load_target(_pack(place.pack), target, SCALES[place.scale])
+
+
+def _order(count: int, seed: int) -> torch.Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def run_one(place: Place, run: Run) -> list[float]:
+    """The scores of a run in the target's own order, to five decimals; from the store, if they are there."""
+    model, seeds = _model(place, run.target.source, run.seed), Seeds.of_run(run.seed)
+    store = Store(
+        "opinions",
+        depends_on=["experiments.opinions.methods", "experiments.opinions.targets"],
+        pack=_pack(place.pack).key,
+        scale=asdict(SCALES[place.scale]),
+        model=model,
+    )
+
+    def compute() -> list[float]:
+        images = _images(place, run.target)[0].to(place.device, memory_format=torch.channels_last)
+        order = _order(len(images), seeds.order).to(place.device)
+        scorer = METHODS[run.method].adapter(model, seeds.copies)
+        if run.online:
+            scorer = Stream(scorer)
+        scores = torch.empty(len(images))
+        scores[order.cpu()] = scorer.predict(images[order], run.batch_size, shuffle=False).float().cpu()
+        return [round(float(score), 5) for score in scores]
+
+    return store.get(run.entry, compute)
+
+
+def run_study(
+    place: Place,
+    processes: int = 1,
+    role: str | None = None,
+    progress: bool = True,
+    methods: tuple[str, ...] | None = None,
+) -> dict:
+    """Train the sources that are missing, run what is not yet done, gather.
+
+    Args:
+        processes: runs at a time, each on one CPU thread.
+        role: only "development" or "test" targets.
+        methods: only these.
+
+    Returns:
+        As `experiments.runner.run_grid`: "about", "truth" (by target), "runs"; "within" of a run is the mean SRCC inside its
+        batches.
+    """
+    scale, pack = SCALES[place.scale], _pack(place.pack)
+    runs = [run for run in runs_of(scale, role) if methods is None or run.method in methods]
+    for source, seed in sorted({(run.target.source, run.seed) for run in runs}):
+        train_source(pack, source, seed, scale, Path(place.sources), place.device, progress)
+    scores: dict[Run, list[float]] = {}
+    bar = tqdm(total=len(runs), desc="runs", disable=not progress)
+    if processes == 1:
+        for run in runs:
+            scores[run] = run_one(place, run)
+            bar.update()
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
+            jobs = {pool.submit(run_one, place, run): run for run in runs}
+            try:
+                for job in as_completed(jobs):
+                    scores[jobs[job]] = job.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    bar.close()
+    truth, kept = {}, []
+    for target in dict.fromkeys(run.target for run in runs):
+        _, opinions, content = load_target(pack, target, scale)
+        truth[str(target)] = {"quality": [round(float(q), 5) for q in opinions], "content": content.tolist()}
+        truth[str(target)] |= {"kind": target.kind, "role": target.role}
+    for run in runs:
+        found, quality = np.array(scores[run]), np.array(truth[str(run.target)]["quality"])
+        order = _order(len(found), Seeds.of_run(run.seed).order).numpy()
+        batches = [order[rows] for rows in balanced_batches(len(order), run.batch_size)]
+        numbers = {
+            "srcc": srcc(found, quality),
+            "plcc": plcc(found, quality),
+            "within": float(np.mean([srcc(found[rows], quality[rows]) for rows in batches])),
+        }
+        kept.append(
+            {
+                "method": run.method + " online" * run.online,
+                "target": str(run.target),
+                "seed": run.seed,
+                "batch_size": run.batch_size,
+                **{name: round(value, 4) for name, value in numbers.items()},
+                "scores": scores[run],
+            }
+        )
+    about = {
+        "scale": asdict(scale),
+        "pack": pack.key,
+        "methods": {name: {"label": method.label, "control": method.control} for name, method in METHODS.items()},
+        "sources": _about_sources(place, runs),
+        "settings_commit": settings_commit(),
+        "torch": torch.__version__.split("+")[0],
+    }
+    return {"about": about, "truth": truth, "runs": kept}
+
+
+def _about_sources(place: Place, runs: list[Run]) -> dict[str, list[float]]:
+    """By kind of source, the SRCC of each on held-out contents."""
+    from ...models.quality import read_about
+
+    scale, found = SCALES[place.scale], {}
+    for source in dict.fromkeys(run.target.source for run in runs):
+        files = [source_file(Path(place.sources), source, seed, scale) for seed in range(scale.seeds[source])]
+        found[source] = [read_about(file)["test_srcc"] for file in files]
+    return found

@@ -15,6 +15,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "runner",
         "runs",
         "seeds",
-        "transfer",
     ],
 )

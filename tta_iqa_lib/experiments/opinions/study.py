@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ...adaptation.adapter import balanced_batches
+from ...adaptation import ShiftGate, Source
+from ...adaptation.adapter import Adapter, balanced_batches
 from ...metrics import plcc, srcc
 from ...models.quality import QualityModel
 from ...store import Store
@@ -76,14 +78,14 @@ def _pack(folder: str) -> Pack:
     return read_pack(folder)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _model(place: Place, source: str, seed: int) -> QualityModel:
     scale = SCALES[place.scale]
     model = train_source(_pack(place.pack), source, seed, scale, Path(place.sources), place.device, progress=False)
     return model.to(memory_format=torch.channels_last)  # by a third faster
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def _images(place: Place, target: Target):
     return load_target(_pack(place.pack), target, SCALES[place.scale])
 
@@ -92,16 +94,19 @@ def _order(count: int, seed: int) -> torch.Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def run_one(place: Place, run: Run) -> list[float]:
-    """The scores of a run in the target's own order, to five decimals; from the store, if they are there."""
-    model, seeds = _model(place, run.target.source, run.seed), Seeds.of_run(run.seed)
-    store = Store(
+def _store(place: Place, model: QualityModel) -> Store:
+    return Store(
         "opinions",
         depends_on=["experiments.opinions.methods", "experiments.opinions.targets"],
         pack=_pack(place.pack).key,
         scale=asdict(SCALES[place.scale]),
         model=model,
     )
+
+
+def run_one(place: Place, run: Run) -> list[float]:
+    """The scores of a run in the target's own order, to five decimals; from the store, if they are there."""
+    model, seeds = _model(place, run.target.source, run.seed), Seeds.of_run(run.seed)
 
     def compute() -> list[float]:
         images = _images(place, run.target)[0].to(place.device, memory_format=torch.channels_last)
@@ -113,7 +118,26 @@ def run_one(place: Place, run: Run) -> list[float]:
         scores[order.cpu()] = scorer.predict(images[order], run.batch_size, shuffle=False).float().cpu()
         return [round(float(score), 5) for score in scores]
 
-    return store.get(run.entry, compute)
+    return _store(place, model).get(run.entry, compute)
+
+
+def measure_shift(place: Place, target: Target, seed: int) -> list[list[float]]:
+    """How far batches of 32 lie from the source, layer by layer: squared distances over those by chance, about 1 if unshifted.
+
+    Returns:
+        [[of means, of variances], …], one pair for each BatchNorm layer from the input on: the mean over the batches, to .01.
+    """
+    model = _model(place, target.source, seed)
+    measures = Adapter(model, (), Source(), gate=ShiftGate(threshold=math.inf))
+
+    def compute() -> list[list[float]]:
+        images = _images(place, target)[0].to(place.device, memory_format=torch.channels_last)
+        images = images[_order(len(images), Seeds.of_run(seed).order)]
+        batches = [measures.run(images[rows]).shift for rows in balanced_batches(len(images), 32)]
+        ratios = [[[distance / noise for distance, noise in layer] for layer in batch.values()] for batch in batches]
+        return np.mean(ratios, 0).round(2).tolist()
+
+    return _store(place, model).get(f"{target} shift {seed}.json", compute)
 
 
 def run_study(
@@ -131,8 +155,8 @@ def run_study(
         methods: only these.
 
     Returns:
-        As `experiments.runner.run_grid`: "about", "truth" (by target), "runs"; "within" of a run is the mean SRCC inside its
-        batches.
+        As `experiments.runner.run_grid`: "about", "truth" (by target, with its kind, its role, and by seed the `measure_shift`),
+        "runs"; "within" of a run is the mean SRCC inside its batches.
     """
     scale, pack = SCALES[place.scale], _pack(place.pack)
     runs = [run for run in runs_of(scale, role) if methods is None or run.method in methods]
@@ -160,7 +184,9 @@ def run_study(
     for target in dict.fromkeys(run.target for run in runs):
         _, opinions, content = load_target(pack, target, scale)
         truth[str(target)] = {"quality": [round(float(q), 5) for q in opinions], "content": content.tolist()}
-        truth[str(target)] |= {"kind": target.kind, "role": target.role}
+        seeds = range(scale.seeds[target.source])
+        shift = {seed: measure_shift(place, target, seed) for seed in seeds}
+        truth[str(target)] |= {"kind": target.kind, "role": target.role, "shift": shift}
     for run in runs:
         found, quality = np.array(scores[run]), np.array(truth[str(run.target)]["quality"])
         order = _order(len(found), Seeds.of_run(run.seed).order).numpy()

@@ -10,14 +10,30 @@ from skips import (  # noqa: F401
 
 
 @pytest.fixture
-def small_squares(tmp_path, monkeypatch):
-    """Small pictures of real opinions, and a cache of the test's own."""
-    from tta_iqa_lib.experiments import opinions
+def small_opinions(tmp_path, monkeypatch):
+    """The experiment on opinions with pictures of 40 pixels, a small untrained network, and a cache of the test's own."""
+    import tta_iqa_lib as tta
+    from tta_iqa_lib.experiments.opinions import pack, sources, study
+    from tta_iqa_lib.models import backbones
 
     monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(opinions, "SIZE", 40)
-    monkeypatch.setattr(opinions, "CROP", 32)
-    monkeypatch.setattr(opinions, "BATCH", 4)
+    for module in (pack, sources):
+        monkeypatch.setattr(module, "SIDE", 40)
+
+    def small(_name, pretrained=True, hidden=0, **about):
+        return tta.small_model((4, 6), **about)
+
+    for module in (sources, backbones):  # the second one reads it from its file
+        monkeypatch.setattr(module, "backbone_model", small)
+    monkeypatch.setattr(sources, "SHARES", (0.5, 0.25, 0.25))
+    seeds = dict.fromkeys(sources.SOURCES, 1) | {"live": 2}
+    monkeypatch.setitem(sources.SCALES, "reduced", sources.Scale("reduced", 32, 16, 8, 1, seeds))
+    caches = study._pack, study._model, study._images
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.fixture

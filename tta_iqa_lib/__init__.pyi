@@ -42,8 +42,8 @@ from .metrics import srcc as srcc
 from .models.backbones import backbone_model as backbone_model
 from .models.backbones import torchvision_model as torchvision_model
 from .models.quality import QualityModel as QualityModel
-from .models.quality import load_source_model as load_source_model
-from .models.quality import small_model as small_model
-from .models.quality import wrap_model as wrap_model
+from .models.saving import load_source_model as load_source_model
+from .models.small import small_model as small_model
+from .models.wrapping import wrap_model as wrap_model
 
 __version__: str

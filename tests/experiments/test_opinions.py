@@ -9,7 +9,7 @@ import torch
 from tta_iqa_lib.datasets.databases import DatabaseError
 from tta_iqa_lib.experiments import opinions
 from tta_iqa_lib.experiments.opinions import HELD_OUT, SUBSETS, Opinions, centre, load, split, train_source, untrained
-from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.models.saving import load_source_model
 from tta_iqa_lib.models.training import score_all
 from tta_iqa_lib.store import code
 

@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 
 from ..datasets.tinyshift import TARGETS
 from ..metrics import Interval, resamples
-from ..models.quality import data_folder
-from ..store import atomic_write
+from ..store import atomic_write, data_folder
 from .methods import METHODS
 
 

@@ -24,7 +24,8 @@ from ..adaptation.replays import Replays
 from ..adaptation.rules import Batch, Source
 from ..imaging.crops import symmetries
 from ..imaging.scenes import dead_leaves
-from ..models.quality import QualityModel, load_source_model
+from ..models.quality import QualityModel
+from ..models.saving import load_source_model
 from .methods import SAVINGS
 from .published import Published
 

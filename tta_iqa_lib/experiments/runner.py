@@ -22,7 +22,7 @@ from ..adaptation.adapter import Adapter
 from ..datasets import tinyshift as benchmark
 from ..datasets.tinyshift import fingerprint, tinyshift
 from ..metrics import krcc, plcc, srcc
-from ..models.quality import load_source_model
+from ..models.saving import load_source_model
 from ..store import Store
 from .grids import Grid
 from .methods import METHODS, SOURCES, Method

@@ -16,6 +16,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TTA_IQA_CACHE") or user_cache_dir("tta_iqa_lib", appauthor=False))
 
 
+def data_folder() -> Path:
+    """The shipped data: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a path to write to, with the suffix of `path`. What is there when the block ends well becomes `path`.

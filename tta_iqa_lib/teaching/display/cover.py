@@ -10,7 +10,7 @@ from ...adaptation.adapter import Adapter
 from ...imaging.distortions import distort
 from ...imaging.scenes import photograph
 from ...metrics import srcc
-from ...models.quality import load_source_model
+from ...models.saving import load_source_model
 from .figures import COLOURS
 
 INK, PAPER = "#0b3c46", "#fdfcf9"  # of the pages (tta.css)

@@ -4,6 +4,7 @@ from helpers import pictures, tiny_model
 from torch import nn
 
 import tta_iqa_lib as tta
+from tta_iqa_lib.models import quality, saving, small, wrapping
 from tta_iqa_lib.models.quality import MOMENTS
 
 
@@ -47,3 +48,11 @@ def test_moments_are_remembered_as_copies_and_other_names_refused():
     assert torch.equal(model.feature_mean, expected) and "feature_mean" in model.state_dict()
     with pytest.raises(KeyError, match="feature_median"):
         model.set_moments(feature_median=mean)
+
+
+def test_names_that_have_moved_are_found_at_their_old_place_with_a_warning():
+    for module, name in ((small, "small_model"), (wrapping, "wrap_model"), (saving, "load_source_model")):
+        with pytest.warns(DeprecationWarning, match=f"{name} is now in {module.__name__}"):
+            assert getattr(quality, name) is getattr(module, name)
+    with pytest.raises(AttributeError, match="'large_model'"):
+        quality.large_model  # noqa: B018

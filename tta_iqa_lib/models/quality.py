@@ -6,6 +6,7 @@ cannot be forgotten. `model(images, with_features=True)` gives (scores (B,), fea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -91,3 +92,20 @@ class QualityModel(ScoringModel):
         features = self.features((images - self.mean) / self.std).flatten(1)
         scores = self.regressor(features).reshape(images.shape[0])
         return (scores, features) if with_features else scores
+
+
+def __getattr__(name: str):
+    """What stood here once and now has a module of its own."""
+    from . import saving, small, wrapping
+
+    moved = {
+        small: ("Block", "SmallResNet", "small_model"),
+        wrapping: ("WrappedModel", "wrap_model"),
+        saving: ("data_folder", "load_source_model", "read_about", "save_model"),
+    }
+    for module, names in moved.items():
+        if name in names:
+            thing = getattr(module, name)
+            warnings.warn(f"{name} is now in {thing.__module__}", DeprecationWarning, stacklevel=2)
+            return thing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

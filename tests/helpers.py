@@ -21,7 +21,7 @@ from tta_iqa_lib.adaptation import (
     Stateless,
     batchnorm_layers,
 )
-from tta_iqa_lib.adaptation.losses import Context
+from tta_iqa_lib.adaptation.context import Context
 from tta_iqa_lib.models.quality import QualityModel, ScoringModel
 
 
@@ -67,6 +67,11 @@ def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
     contrast = 0.3 + 0.7 * torch.rand(count, 1, 1, 1, generator=generator)
     grain = 0.05 * torch.randn(count, 3, size, size, generator=generator)
     return (0.5 + contrast * (coarse - 0.5) + grain).clamp(0, 1)
+
+
+def vectors(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
+    """(count, width) in double precision."""
+    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def context(features: dict[str, Tensor], pseudo_scores: Tensor, scores: dict[str, Tensor] | None = None) -> Context:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-    from .losses import Context
+    from .context import Context
     from .state import Result
 
 Scorer = Callable[[Tensor], Tensor]  # (B, 3, H, W) → (B,), the source model's scores, higher is better

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.crops import symmetries
-from .losses import Context
+from .context import Context
 from .moments import Moments
 from .optimise import Flat, guarded_step, make_optimizer, starting_point, uphill
 from .protocols import PlainLoss, is_scoring_model

@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, pad
 
 from ..adaptation import batchnorm_layers
 from ..adaptation.adapter import balanced_batches
-from ..adaptation.losses import group_contrastive_loss, relative_rank_loss
+from ..adaptation.functional import group_contrastive_loss, relative_rank_loss
 from ..imaging.distortions import distort, gaussian_noise, jpeg_compress
 from ..models.quality import ScoringModel
 

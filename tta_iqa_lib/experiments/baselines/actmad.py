@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 from ...models.quality import ScoringModel
 from ...models.training import score_all
 from .turns import Turns

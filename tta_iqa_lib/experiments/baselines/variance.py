@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 from .turns import Turns
 
 

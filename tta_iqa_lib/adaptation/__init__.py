@@ -1,4 +1,4 @@
-"""The method: statistics, copies, losses, the loop, gates, and the adapter that puts them together (chapters 5 to 8, and 10).
+"""The method: statistics, copies, losses, the loop, gates, and the adapter that puts them together.
 
 Which statistics does BatchNorm normalise with? A layer computes γ (x − μ) / √(v + ε) + β. Training leaves it with the *source's*
 μ_s and v_s. At test time a `Statistics` rule decides, from the source's moments and those of the test batch, which μ and v are

@@ -1,4 +1,4 @@
-"""What a loss may look at (chapter 8)."""
+"""What a loss may look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses as pure functions of tensors: relative rank, group contrastive, the order of scores (chapters 6 and 7)."""
+"""The losses as pure functions of tensors: relative rank, group contrastive, the order of scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn.functional import logsigmoid, normalize
 
 
 def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
-    """The severe copy must lie farther from the image than the mild one: −mean log σ(d_severe − d_mild). Chapter 6, eq-rank.
+    """The severe copy must lie farther from the image than the mild one: −mean log σ(d_severe − d_mild).
 
     Args:
         anchor, mild, severe: features (B, D) of the image and of its two copies.
 
     Returns:
-        () ≥ 0; log 2 where the two are equally far. Zero for an empty batch. [roy2023tta], chapter 6.
+        () ≥ 0; log 2 where the two are equally far. Zero for an empty batch. [roy2023tta].
 
     Raises:
         ValueError: shapes that do not belong together.
@@ -30,14 +30,14 @@ def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
 
 
 def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0, temperature: float = 1.0) -> Tensor:
-    """What is better must score higher: mean of softplus((worse − better + margin) / temperature). Chapter 8, eq-order.
+    """What is better must score higher: mean of softplus((worse − better + margin) / temperature).
 
     Args:
         better, worse: scores (B,), higher = better.
         margin, temperature: in units of the scores; the margin one for all, or (B,).
 
     Returns:
-        () ≥ 0. Zero for an empty batch. Chapter 6.
+        () ≥ 0. Zero for an empty batch.
 
     Raises:
         ValueError: shapes that do not belong together, or a temperature that is not positive.
@@ -52,10 +52,7 @@ def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0
 
 
 def contrastive_groups(pseudo_scores: Tensor, fraction: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B.
-
-    Chapter 7.
-    """
+    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B."""
     count = len(pseudo_scores)
     k = max(2, math.floor(fraction * count))
     if 2 * k > count:
@@ -74,8 +71,6 @@ def group_contrastive_loss(
 ) -> Tensor:
     """The images that look worst attract one another and repel those that look best, and the other way round.
 
-    Chapter 7, eq-gc and eq-stable.
-
     With cosine similarities s: r_i = e^{pos_i/τ} / (e^{pos_i/τ} + Σ_{j in the other group} e^{s_ij/τ}), where pos_i is the
     mean similarity of i to the other members of its group.
 
@@ -87,7 +82,7 @@ def group_contrastive_loss(
         form: "mean-log" for −mean log r_i, "log-mean" for −log mean r_i (both were published).
 
     Returns:
-        () ≥ 0; log(1 + k) where all features agree. Zero where no two groups of two can be formed. [roy2023tta], chapter 7.
+        () ≥ 0; log(1 + k) where all features agree. Zero where no two groups of two can be formed. [roy2023tta].
 
     Raises:
         ValueError: shapes that do not belong together, scores that have no order (NaN), or an impossible setting.

@@ -1,4 +1,4 @@
-"""Losses that need no opinions, for `Adapter(losses=[…])` (chapters 6 and 7).
+"""Losses that need no opinions, for `Adapter(losses=[…])`.
 
 Each is small and takes a `Context`; what it computes is a function in `functional`. Anything callable will do as a loss:
 `loss(context) -> scalar`, with an optional `weight`.
@@ -28,7 +28,7 @@ from .functional import (
 
 @dataclass(frozen=True)
 class RelativeRank:
-    """`relative_rank_loss` of the model's features. Chapter 6, eq-rank.
+    """`relative_rank_loss` of the model's features.
 
     Attributes:
         weight: of this loss in the sum.
@@ -56,8 +56,6 @@ class RelativeRank:
 @dataclass(frozen=True)
 class ScoreOrder:
     """`score_order_loss` of each copy and the next worse one, clean > mild > severe, in deviations of the source's scores.
-
-    Chapter 8, eq-order.
 
     Attributes:
         weight: of this loss in the sum.
@@ -96,8 +94,6 @@ class ScoreOrder:
 class GroupContrastive:
     """`group_contrastive_loss` of the model's features, divided by its plateau log(1 + k): λ means the same at every size.
 
-    Chapter 7, eq-gc.
-
     Attributes:
         weight, fraction, temperature, form: as in the function.
         standardise: centre and scale features by the source's moments first; without it all cosines are close to one.
@@ -125,10 +121,7 @@ class GroupContrastive:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Stay near the source's ranking: 1 − correlation of the adapted scores with the source's, within the batch.
-
-    Chapters 8 and 10.
-    """
+    """Stay near the source's ranking: 1 − correlation of the adapted scores with the source's, within the batch."""
 
     weight: float = 1.0
 

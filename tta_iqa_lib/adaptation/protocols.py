@@ -1,4 +1,4 @@
-"""What the loop asks of a model, a loss, a maker of copies and a gate: one typed protocol each (chapter 8).
+"""What the loop asks of a model, a loss, a maker of copies and a gate: one typed protocol each.
 
 Any function will do as a loss or a gate; `as_loss` and `as_gate` give it the attributes that it lacks.
 """

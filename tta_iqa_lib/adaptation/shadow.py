@@ -1,4 +1,4 @@
-"""A copy of a tree of modules that shares its tensors: what runs in it can differ without touching the model (chapter 8)."""
+"""A copy of a tree of modules that shares its tensors: what runs in it can differ without touching the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward pass as a value: parameters and rows in, scores, features and moments out (chapter 8).
+"""A forward pass as a value: parameters and rows in, scores, features and moments out.
 
 PyTorch gives two ways to compute with other parameters or other statistics than a module holds: change it and change it back, or
 intercept what it computes. The first leaves traces when two threads share a module, when it is interrupted, or when a
@@ -41,7 +41,7 @@ class _Now:
 
 
 class Stateless:
-    """A model whose parameters and statistics are arguments. Chapter 8.
+    """A model whose parameters and statistics are arguments.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""The passes of one batch of episodes: what the losses see, the steps that follow their gradient, the scores (chapter 8)."""
+"""The passes of one batch of episodes: what the losses see, the steps that follow their gradient, the scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading results: means, differences with intervals by content, tables (chapter 9). Every number of the book comes from here."""
+"""Reading results: means, differences with intervals by content, tables. Every number of the book comes from here."""
 
 from __future__ import annotations
 

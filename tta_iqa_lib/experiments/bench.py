@@ -1,6 +1,6 @@
 """What adapting costs: ratios to a plain forward pass, to the passes that a recipe cannot do without, and to the published way.
 
-Chapter 8. Every figure is a ratio within one run, in which the contestants take turns: a busy machine slows all alike.
+Every figure is a ratio within one run, in which the contestants take turns: a busy machine slows all alike.
 """
 
 from __future__ import annotations

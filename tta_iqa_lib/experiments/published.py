@@ -1,4 +1,4 @@
-"""The published procedure, as a switchboard of its faults (chapter 12).
+"""The published procedure, as a switchboard of its faults.
 
 A second implementation, on purpose: it moves BatchNorm's running statistics by PyTorch's own training mode, as the authors'
 code does, and can commit five of that code's faults one by one. Written from a description, not copied. The library's own

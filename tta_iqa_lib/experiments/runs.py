@@ -1,4 +1,4 @@
-"""One run: one method on one target, for given seeds and one batch size (chapter 9)."""
+"""One run: one method on one target, for given seeds and one batch size."""
 
 from __future__ import annotations
 

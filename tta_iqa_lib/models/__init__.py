@@ -1,4 +1,4 @@
-"""What is adapted: quality models, their training, their export (chapters 3 and 11)."""
+"""What is adapted: quality models, their training, their export."""
 
 from . import training
 from .backbones import backbone_model, torchvision_model

@@ -1,4 +1,4 @@
-"""A blind quality model: normalise → features f → regressor g (chapter 3).
+"""A blind quality model: normalise → features f → regressor g.
 
 `model(images)` takes RGB in [0, 1], shape (B, 3, H, W), and gives scores (B,); input normalisation lives inside, so it
 cannot be forgotten. `model(images, with_features=True)` gives (scores (B,), features (B, D)).
@@ -63,7 +63,7 @@ class ScoringModel(nn.Module):
 
 
 class QualityModel(ScoringModel):
-    """Your own two halves: `features` maps images to (B, D), `regressor` maps (B, D) to (B, 1) or (B,). Chapter 3, eq-model.
+    """Your own two halves: `features` maps images to (B, D), `regressor` maps (B, D) to (B, 1) or (B,).
 
     Args:
         features, regressor: the modules f and g.

@@ -1,4 +1,4 @@
-"""Model files, the shipped ones among them: how they are written and read (chapter 3)."""
+"""Model files, the shipped ones among them: how they are written and read."""
 
 from __future__ import annotations
 

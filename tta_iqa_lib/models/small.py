@@ -1,4 +1,4 @@
-"""The book's own network, small enough to be trained on a laptop (chapter 3)."""
+"""The book's own network, small enough to be trained on a laptop."""
 
 from __future__ import annotations
 

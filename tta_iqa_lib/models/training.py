@@ -1,4 +1,4 @@
-"""Training a source model (chapter 3)."""
+"""Training a source model."""
 
 from __future__ import annotations
 

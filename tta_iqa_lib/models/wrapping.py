@@ -1,4 +1,4 @@
-"""Somebody else's module behind the library's interface (chapter 11)."""
+"""Somebody else's module behind the library's interface."""
 
 from __future__ import annotations
 

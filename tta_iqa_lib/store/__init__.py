@@ -1,4 +1,4 @@
-"""Finished work is kept, whole, and is found again as long as everything that decides it is the same (chapter 9)."""
+"""Finished work is kept, whole, and is found again as long as everything that decides it is the same."""
 
 from .code import code_hash
 from .entries import Store, read_whole

@@ -1,4 +1,4 @@
-"""Where files are kept, and how one is written: whole, or not at all (chapter 9)."""
+"""Where files are kept, and how one is written: whole, or not at all."""
 
 from __future__ import annotations
 

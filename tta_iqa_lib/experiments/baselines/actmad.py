@@ -1,4 +1,4 @@
-"""ActMAD: activations with the moments of the source (chapter 9)."""
+"""ActMAD: activations with the moments of the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SSA: features with the moments of the source, along its principal axes (chapter 9)."""
+"""SSA: features with the moments of the source, along its principal axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TENT for a score (chapter 9)."""
+"""TENT for a score."""
 
 from __future__ import annotations
 

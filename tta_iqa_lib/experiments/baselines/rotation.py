@@ -1,4 +1,4 @@
-"""TTT: by how many quarter turns was it turned? (Chapter 9.)"""
+"""TTT: by how many quarter turns was it turned?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of turned views, in the place of certainty (chapter 9)."""
+"""Agreement of turned views, in the place of certainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order (all chapters)."""
+"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tta_iqa_lib.adaptation import (
     Stateless,
     batchnorm_layers,
 )
-from tta_iqa_lib.adaptation.losses import Context
+from tta_iqa_lib.adaptation.context import Context
 from tta_iqa_lib.models.quality import QualityModel, ScoringModel
 
 
@@ -69,6 +69,11 @@ def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
     return (0.5 + contrast * (coarse - 0.5) + grain).clamp(0, 1)
 
 
+def vectors(count: int, width: int = 5, seed: int = 0) -> torch.Tensor:
+    """(count, width) in double precision."""
+    return torch.randn(count, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
 def context(features: dict[str, Tensor], pseudo_scores: Tensor, scores: dict[str, Tensor] | None = None) -> Context:
     """A `Context` of given features and scores whose source had mean 0 and deviation 1."""
     clean = features["clean"]
@@ -80,6 +85,7 @@ def context(features: dict[str, Tensor], pseudo_scores: Tensor, scores: dict[str
         pseudo_scores=pseudo_scores,
         feature_mean=clean.new_zeros(width),
         feature_std=clean.new_ones(width),
+        score_mean=clean.new_zeros(()),
         score_std=clean.new_ones(()),
     )
 

@@ -281,7 +281,13 @@ def test_the_library_s_own_runs_depend_on_all_that_decides_them(monkeypatch):
     read, deciding = code._read, []
     monkeypatch.setattr(code, "_read", lambda text, package: deciding.append(text) or read(text, package))
     code_hash("experiments.runs")
-    for module in ("models/quality.py", "datasets/tinyshift.py", "imaging/distortions.py", "adaptation/loop.py"):
+    for module in (
+        "models/quality.py",
+        "models/small.py",
+        "datasets/tinyshift.py",
+        "imaging/distortions.py",
+        "adaptation/loop.py",
+    ):
         assert (ROOT / "tta_iqa_lib" / module).read_text(encoding="utf-8") in deciding
 
 

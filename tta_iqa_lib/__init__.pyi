@@ -8,18 +8,18 @@ from . import models as models
 from . import store as store
 from . import teaching as teaching
 from .adaptation.adapter import Adapter as Adapter
+from .adaptation.context import Context as Context
 from .adaptation.copies import Pair as Pair
+from .adaptation.functional import group_contrastive_loss as group_contrastive_loss
+from .adaptation.functional import relative_rank_loss as relative_rank_loss
+from .adaptation.functional import score_order_loss as score_order_loss
 from .adaptation.gates import Drifted as Drifted
 from .adaptation.gates import ShiftGate as ShiftGate
 from .adaptation.loop import adapt_batch as adapt_batch
 from .adaptation.losses import Anchor as Anchor
-from .adaptation.losses import Context as Context
 from .adaptation.losses import GroupContrastive as GroupContrastive
 from .adaptation.losses import RelativeRank as RelativeRank
 from .adaptation.losses import ScoreOrder as ScoreOrder
-from .adaptation.losses import group_contrastive_loss as group_contrastive_loss
-from .adaptation.losses import relative_rank_loss as relative_rank_loss
-from .adaptation.losses import score_order_loss as score_order_loss
 from .adaptation.rules import Adaptive as Adaptive
 from .adaptation.rules import Batch as Batch
 from .adaptation.rules import Blend as Blend
@@ -42,8 +42,8 @@ from .metrics import srcc as srcc
 from .models.backbones import backbone_model as backbone_model
 from .models.backbones import torchvision_model as torchvision_model
 from .models.quality import QualityModel as QualityModel
-from .models.quality import load_source_model as load_source_model
-from .models.quality import small_model as small_model
-from .models.quality import wrap_model as wrap_model
+from .models.saving import load_source_model as load_source_model
+from .models.small import small_model as small_model
+from .models.wrapping import wrap_model as wrap_model
 
 __version__: str

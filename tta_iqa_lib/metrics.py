@@ -1,4 +1,4 @@
-"""How well does a scorer agree with opinions? Correlations and their intervals (chapter 1).
+"""How well does a scorer agree with opinions? Correlations and their intervals.
 
 Scores and targets are one-dimensional and of equal length; higher always means better.
 Ranks, Kendall's τ and the fit come from SciPy; this module adds honest handling of constant input,
@@ -84,20 +84,20 @@ def _spearman(pred: np.ndarray, target: np.ndarray) -> float:
 
 
 def srcc(pred, target) -> float:
-    """Spearman's rank correlation in [-1, 1]: do the two orders agree? Ties share their mean rank. Chapter 1, eq-srcc.
+    """Spearman's rank correlation in [-1, 1]: do the two orders agree? Ties share their mean rank.
 
-    NaN with a `ConstantInputWarning` when one side is constant. Chapter 1.
+    NaN with a `ConstantInputWarning` when one side is constant.
     """
     return _correlation(_spearman, pred, target)
 
 
 def plcc(pred, target) -> float:
-    """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`. Chapter 1, eq-logistic."""
+    """Pearson's linear correlation in [-1, 1], of the raw scores. NaN as in `srcc`."""
     return _correlation(_pearson, pred, target)
 
 
 def krcc(pred, target) -> float:
-    """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`. Chapter 1, eq-krcc."""
+    """Kendall's τ-b in [-1, 1]: the share of concordant minus discordant pairs. NaN as in `srcc`."""
     return _correlation(_kendall, pred, target)
 
 
@@ -108,15 +108,12 @@ def _kendall(pred: np.ndarray, target: np.ndarray) -> float:
 
 
 def logistic(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
-    """The four-parameter logistic curve that maps scores onto opinions before a linear correlation.
-
-    Chapter 1, eq-logistic.
-    """
+    """The four-parameter logistic curve that maps scores onto opinions before a linear correlation."""
     return bottom + (top - bottom) / (1 + np.exp(-np.clip((x - centre) / width, -60, 60)))
 
 
 def plcc_logistic(pred, target) -> float:
-    """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`. Chapter 1, eq-logistic.
+    """Pearson's correlation after a four-parameter logistic fit of `pred` to `target`.
 
     The fit is that of least squares, from several starts: one prediction far out leads a single start astray. The sign tells
     whether the curve rises: one that falls would turn a bad scorer into a good one. Where no fit converges to anything better
@@ -213,7 +210,7 @@ def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
 def bootstrap(
     statistic: Callable[[np.ndarray], float], n: int, groups=None, count: int = 1000, seed: int = 0
 ) -> Interval:
-    """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out. Chapter 1."""
+    """Percentile interval (95 %) of `statistic(indices)` over `resamples`. NaN draws are left out."""
     value = statistic(np.arange(n))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)

@@ -20,7 +20,7 @@ from tta_iqa_lib.experiments.analysis import mean_srcc
 from tta_iqa_lib.imaging.crops import grid_crops, resize_to, symmetries
 from tta_iqa_lib.imaging.files import read_image
 from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
-from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.models.saving import load_source_model
 
 
 def run(*arguments):

@@ -25,7 +25,7 @@ from tta_iqa_lib.imaging.distortions import distort
 from tta_iqa_lib.imaging.files import read_image
 from tta_iqa_lib.imaging.scenes import photograph
 from tta_iqa_lib.metrics import srcc
-from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.models.saving import load_source_model
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "coffee", "hopper", "rocket")

@@ -13,8 +13,7 @@ from tta_iqa_lib.datasets.tinyshift import TARGETS, Target, build, contents, qua
 from tta_iqa_lib.imaging import scenes
 from tta_iqa_lib.imaging.distortions import distort
 from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
-from tta_iqa_lib.models.quality import data_folder
-from tta_iqa_lib.store import code
+from tta_iqa_lib.store import code, data_folder
 
 
 def test_source_and_targets_share_neither_photograph_nor_scene():

@@ -17,7 +17,7 @@ from tta_iqa_lib.experiments.opinions.sources import SCALES, SOURCES, parts_of, 
 from tta_iqa_lib.experiments.opinions.study import Place, Run, measure_shift, run_one, run_study, runs_of
 from tta_iqa_lib.experiments.opinions.summary import Differences, cells, groups, summarise, text_table
 from tta_iqa_lib.experiments.opinions.targets import HELD_OUT, Target, load_target, targets
-from tta_iqa_lib.models.quality import read_about
+from tta_iqa_lib.models.saving import read_about
 
 pytestmark = pytest.mark.usefixtures("small_opinions")
 

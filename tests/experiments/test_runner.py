@@ -24,7 +24,7 @@ from tta_iqa_lib.experiments.runner import run_grid, runs_store
 from tta_iqa_lib.experiments.runs import run_one
 from tta_iqa_lib.experiments.seeds import Seeds
 from tta_iqa_lib.metrics import srcc
-from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.models.saving import load_source_model
 from tta_iqa_lib.store import code
 
 ROOT = Path(__file__).resolve().parents[2]

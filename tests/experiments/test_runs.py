@@ -12,7 +12,7 @@ from tta_iqa_lib.experiments import runs
 from tta_iqa_lib.experiments.methods import METHODS, Method
 from tta_iqa_lib.experiments.runs import load_target, run_one
 from tta_iqa_lib.experiments.seeds import Seeds
-from tta_iqa_lib.models.quality import load_source_model
+from tta_iqa_lib.models.saving import load_source_model
 from tta_iqa_lib.store import identity
 
 

@@ -31,16 +31,10 @@ from tta_iqa_lib.models.fine_tuning import (
     score_pictures,
     train_on_opinions,
 )
-from tta_iqa_lib.models.quality import (
-    MOMENTS,
-    QualityModel,
-    SmallResNet,
-    data_folder,
-    load_source_model,
-    read_about,
-    save_model,
-    small_model,
-)
+from tta_iqa_lib.models.quality import MOMENTS, QualityModel
+from tta_iqa_lib.models.saving import load_source_model, read_about, save_model
+from tta_iqa_lib.models.small import SmallResNet, small_model
+from tta_iqa_lib.store import data_folder
 
 TINY = "test_efficientnet"  # timm's smallest: 360,000 weights
 

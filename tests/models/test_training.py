@@ -8,8 +8,11 @@ from tta_iqa_lib.datasets import tinyshift as benchmark
 from tta_iqa_lib.datasets.tinyshift import build, tinyshift
 from tta_iqa_lib.imaging.crops import symmetries
 from tta_iqa_lib.metrics import srcc
-from tta_iqa_lib.models.quality import MOMENTS, data_folder, load_source_model, read_about, small_model
+from tta_iqa_lib.models.quality import MOMENTS
+from tta_iqa_lib.models.saving import load_source_model, read_about
+from tta_iqa_lib.models.small import small_model
 from tta_iqa_lib.models.training import as_float, crop_and_mirror, fit, score_all, train_source, turn_and_mirror
+from tta_iqa_lib.store import data_folder
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The method: statistics, copies, losses, the loop, gates, and the adapter that puts them together (chapters 5 to 8, and 10).
+"""The method: statistics, copies, losses, the loop, gates, and the adapter that puts them together.
 
 Which statistics does BatchNorm normalise with? A layer computes γ (x − μ) / √(v + ε) + β. Training leaves it with the *source's*
 μ_s and v_s. At test time a `Statistics` rule decides, from the source's moments and those of the test batch, which μ and v are
@@ -6,20 +6,12 @@ used instead.
 """
 
 from .adapter import Adapter, balanced_batches
+from .context import Context
 from .copies import Ladder, Pair
+from .functional import contrastive_groups, group_contrastive_loss, relative_rank_loss, score_order_loss
 from .gates import Drifted, ShiftGate
 from .loop import adapt_batch
-from .losses import (
-    Anchor,
-    Context,
-    GroupContrastive,
-    RelativeRank,
-    ScoreOrder,
-    contrastive_groups,
-    group_contrastive_loss,
-    relative_rank_loss,
-    score_order_loss,
-)
+from .losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from .moments import Measured, Moments, batch_moments, blend, mean_shift, measure, sampling_error, variance_shift
 from .normalisation import NORM_LAYERS, LateNormAffine, batchnorm_layers, norm_affine
 from .passes import Layout, Pass

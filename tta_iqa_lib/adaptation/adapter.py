@@ -1,4 +1,4 @@
-"""The adapter: a model that adjusts itself to the images it scores (chapter 8).
+"""The adapter: a model that adjusts itself to the images it scores.
 
 `Adapter` wraps `adapt_batch`: episodic by default (every batch starts from the source), or online (the state is carried from
 batch to batch).

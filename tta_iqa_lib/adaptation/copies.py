@@ -1,4 +1,4 @@
-"""Worse copies of the images being scored: what a loss compares them with (chapter 6).
+"""Worse copies of the images being scored: what a loss compares them with.
 
 A loss names in its attribute `copies` what makes them, a `CopyMaker`. `RelativeRank` needs copies named "mild" and "severe".
 """
@@ -57,8 +57,6 @@ class _Degradations:
 class Pair(_Degradations):
     """Makes two copies of each image with one distortion: a mild one and a severe one, drawn once an episode.
 
-    Chapter 6, eq-choice.
-
     Attributes:
         kinds: candidates; "choose" decides among them, image by image, by the source model's scores q of the copies:
             "gap": the largest ``|q(mild) − q(severe)|``, as published; "signed": the largest q(mild) − q(severe);
@@ -94,7 +92,7 @@ class Pair(_Degradations):
 
 @dataclass(frozen=True)
 class Ladder(_Degradations):
-    """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest. Chapter 9.
+    """Makes copies at several severities of one distortion, as `Pair` does at two: "rung1" is the mildest.
 
     Attributes:
         kinds, choose, choose_on: as in `Pair`; the gap is that between the mildest and the most severe copy.

@@ -1,4 +1,4 @@
-"""When not to adapt, and when to start over: decisions batch by batch, without labels (chapter 10)."""
+"""When not to adapt, and when to start over: decisions batch by batch, without labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .state import Result
 
 @dataclass(frozen=True)
 class ShiftGate:
-    """Adapt only where the first BatchNorm layer sees a shift that chance does not explain. Chapter 10, eq-gate.
+    """Adapt only where the first BatchNorm layer sees a shift that chance does not explain.
 
     The first layer is linear in the pixels: its channels' means follow the light of a scene, their variances its contrast,
     and both hardly its quality. How far they lie from the source's, over what it would be by chance in a batch of this

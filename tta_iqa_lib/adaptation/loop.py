@@ -1,4 +1,4 @@
-"""One batch through test-time adaptation (chapter 8): source pass → gate → copies → optimise → final pass → results.
+"""One batch through test-time adaptation: source pass → gate → copies → optimise → final pass → results.
 
 State in, scores and state out: `adapt_batch` is the whole method. Each pass is a value (see `Stateless`), so there is nothing to
 reset, and nothing that an interruption could leave behind.

@@ -1,7 +1,4 @@
-"""The moments algebra: mean and variance per channel, how far they lie apart, and how far they would by chance.
-
-The numbers of chapter 5; their errors and distances are chapter 9's.
-"""
+"""The moments algebra: mean and variance per channel, how far they lie apart, and how far they would by chance."""
 
 from __future__ import annotations
 
@@ -35,8 +32,6 @@ def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
 
 def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
     """How far the mean of each episode of (E·B, C, …) is from that of all images like these: its variance, (E, C).
-
-    Chapter 9, eq-noise.
 
     Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
     """
@@ -96,8 +91,6 @@ def _error(values: Tensor) -> Tensor:
 def mean_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far a layer's means lie from the source's, and how far they would by chance, (E,) each.
 
-    Chapter 4, eq-shift-ratio; chapter 9, eq-displacement and eq-noise.
-
     Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
     """
     unit = source.var.clamp_min(1e-12)
@@ -108,8 +101,6 @@ def mean_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
     """How far the logarithms of a layer's variances lie from the source's, and how far they would by chance, (E,) each.
 
-    Chapter 9.
-
     Squares, averaged over the channels: what `mean_shift` is for the means. Low contrast moves no mean, but it shows here.
     """
     ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
@@ -117,7 +108,7 @@ def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 
 
 def blend(old: Moments, new: Moments | Measured, alpha: float | Tensor, exact: bool = True) -> Moments:
-    """(1 − α)·old + α·new, as moments. Chapter 5, eq-mean and eq-mixture.
+    """(1 − α)·old + α·new, as moments.
 
     Args:
         alpha: weight of `new` in [0, 1]; 0 gives `old` bit for bit.

@@ -1,4 +1,4 @@
-"""The normalisation layers of a model, and the one computation that `Stateless` puts in BatchNorm's place (chapter 5)."""
+"""The normalisation layers of a model, and the one computation that `Stateless` puts in BatchNorm's place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def norm_affine(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @dataclass(frozen=True)
 class LateNormAffine:
-    """γ and β of the last `share` of the normalisation layers, in the order of registration; of one layer at least. Chapter 8.
+    """γ and β of the last `share` of the normalisation layers, in the order of registration; of one layer at least.
 
     The layers before them are the same at every step, so `adapt_batch` runs them once, and keeps no graph of them.
     """
@@ -51,7 +51,7 @@ class LateNormAffine:
 
 
 def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """γ (x − μ) / √(v + ε) + β. Chapter 5, eq-batchnorm.
+    """γ (x − μ) / √(v + ε) + β.
 
     Args:
         x: (E·R, C, …), E episodes of R rows.

@@ -1,4 +1,4 @@
-"""The steps of the optimiser on one pass of episodes (chapter 8).
+"""The steps of the optimiser on one pass of episodes.
 
 All that is adapted lies in one flat tensor, (E, P): a row an episode. The passes see views of it, the optimiser sees one
 parameter, and a step that is not finite is undone for its episode alone, without asking the device.

@@ -1,4 +1,4 @@
-"""What goes into a forward pass and what comes out, as values: layout, pass, memory (chapter 8)."""
+"""What goes into a forward pass and what comes out, as values: layout, pass, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop asks of a model, a loss, a maker of copies and a gate: one typed protocol each (chapter 8).
+"""What the loop asks of a model, a loss, a maker of copies and a gate: one typed protocol each.
 
 Any function will do as a loss or a gate; `as_loss` and `as_gate` give it the attributes that it lacks.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-    from .losses import Context
+    from .context import Context
     from .state import Result
 
 Scorer = Callable[[Tensor], Tensor]  # (B, 3, H, W) → (B,), the source model's scores, higher is better

@@ -1,4 +1,4 @@
-"""The recipes that a source model can ask for by name (chapter 9). Which one serves depends on the source, not on the images."""
+"""The recipes that a source model can ask for by name. Which one serves depends on the source, not on the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same operations again and again: as they are, or replayed from a recording (chapter 8).
+"""The same operations again and again: as they are, or replayed from a recording.
 
 A small batch keeps a GPU busy for less time than Python needs to launch its thousand operations. A CUDA graph launches all of
 them at once. What is recorded must do the same operations each time and ask the device for no value on the way: the two heavy
@@ -32,7 +32,7 @@ def record_cuda_graph(function: Function, inputs: list[Tensor]) -> tuple[Any, Ca
 
 
 class Replays:
-    """Recordings, by what they compute and the shapes they compute it on. Chapter 8.
+    """Recordings, by what they compute and the shapes they compute it on.
 
     A recording reads the model's tensors where they lie: values that are changed in place are seen, tensors that are replaced
     are not. Each keeps the memory that it works in.

@@ -1,4 +1,4 @@
-"""The rules: from the source's moments and those of the test batch, which ones normalise? (Chapters 5 and 9.)"""
+"""The rules: from the source's moments and those of the test batch, which ones normalise?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Source(Statistics):
-    """The source's moments, as in plain inference. Chapter 5, eq-batchnorm."""
+    """The source's moments, as in plain inference."""
 
     uses_batch = False
     without_source = True
@@ -42,7 +42,7 @@ class Source(Statistics):
 
 @dataclass(frozen=True)
 class Carried(Statistics):
-    """The moments that are carried on, as they are; the source's at the start of a stream. Chapter 8."""
+    """The moments that are carried on, as they are; the source's at the start of a stream."""
 
     uses_batch = False
     without_source = True
@@ -53,7 +53,7 @@ class Carried(Statistics):
 
 @dataclass(frozen=True)
 class Batch(Statistics):
-    """The test batch's own moments, as in training mode [nado2020evaluating]. Chapter 5."""
+    """The test batch's own moments, as in training mode [nado2020evaluating]."""
 
     without_source = True
 
@@ -63,7 +63,7 @@ class Batch(Statistics):
 
 @dataclass(frozen=True)
 class Blend(Statistics):
-    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`. Chapter 5, eq-mixture."""
+    """A fixed mixture: `alpha` of the batch, the rest of the source. `exact`: see `blend`."""
 
     alpha: float
     exact: bool = True
@@ -77,10 +77,7 @@ class Blend(Statistics):
 
 @dataclass(frozen=True)
 class Shrink(Statistics):
-    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little.
-
-    Chapter 5, eq-shrink.
-    """
+    """The source counts as `prior` images: α = B / (B + prior) [schneider2020improving]. Small batches move little."""
 
     prior: float
     exact: bool = True
@@ -95,8 +92,6 @@ class Shrink(Statistics):
 @dataclass(frozen=True)
 class Adaptive(Statistics):
     """As much of the batch as the measured shift warrants: α = 1 − noise / distance, layer by layer, at least 0.
-
-    Chapter 9, eq-adaptive.
 
     `distance` is how far the batch's means lie from the source's (`mean_shift`), `noise` what that would be by chance, from
     the spread of the images: the positive-part James-Stein rule [james1961estimation]. The same is asked of the logarithms
@@ -130,7 +125,7 @@ class Adaptive(Statistics):
 class Ema(Statistics):
     """A running average over a stream: each batch counts `momentum`. From the source, if nothing is carried on.
 
-    Chapter 5, eq-ema. With `exact=False` the variance is blended linearly, as PyTorch's running average does it. That leaves out
+    With `exact=False` the variance is blended linearly, as PyTorch's running average does it. That leaves out
     how far the means of the batches lie apart; over single images such a variance is too small.
     """
 
@@ -149,7 +144,7 @@ class First(Statistics):
     """`rule` in the first `share` of the layers, the source's moments in the rest.
 
     What light and haze do to an image shows in the first layers; what tells good from bad images shows in all of them, and
-    re-measuring the deep ones cancels a part of it, above all where a batch is small or one-sided (chapters 9 and 10).
+    re-measuring the deep ones cancels a part of it, above all where a batch is small or one-sided.
     """
 
     rule: Statistics

@@ -1,4 +1,4 @@
-"""What goes into the adaptation of a batch, and what comes out: recipe, state, result (chapter 8)."""
+"""What goes into the adaptation of a batch, and what comes out: recipe, state, result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward pass as a value: parameters and rows in, scores, features and moments out (chapter 8).
+"""A forward pass as a value: parameters and rows in, scores, features and moments out.
 
 PyTorch gives two ways to compute with other parameters or other statistics than a module holds: change it and change it back, or
 intercept what it computes. The first leaves traces when two threads share a module, when it is interrupted, or when a
@@ -10,30 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm, _BatchNorm
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .moments import Measured, Moments, batch_moments, measure
 from .normalisation import batchnorm_layers, normalise
 from .passes import Layout, Memory, Pass
 from .rules import Source, Statistics
-
-# Layers whose whole computation is ours; a subclass may do more (timm's adds an activation), so only its core is replaced.
-_PLAIN = {layer.forward for layer in (BatchNorm1d, BatchNorm2d, BatchNorm3d)}
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
-# Wrappers that decide how a module is run; adapting runs what is inside. (By name: importing the compiler takes a second.)
-_INSIDE = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+from .shadow import Shadow
 
 
 @dataclass
@@ -55,7 +41,7 @@ class _Now:
 
 
 class Stateless:
-    """A model whose parameters and statistics are arguments. Chapter 8.
+    """A model whose parameters and statistics are arguments.
 
     Example::
 
@@ -73,12 +59,9 @@ class Stateless:
     def __init__(self, model: nn.Module):
         self.model, self.layers = model, batchnorm_layers(model)
         self.order: tuple[str, ...] | None = None  # BatchNorm layers in the order in which they run, after a first pass
-        self._names = {id(layer): name for name, layer in self.layers.items()}
-        self._copies: dict[int, nn.Module] = {}
-        self._places: dict[int, list[tuple[dict, str]]] = {}  # where the copy holds a parameter, by the parameter's id
-        self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._now: _Now | None = None
-        self.module = self._copied(model)  # the copy, which belongs to this object
+        self._shadow = Shadow(model, self._normalise, self._remember)
+        self.module = self._shadow.module  # the copy, which belongs to this object
 
     def __call__(
         self,
@@ -111,19 +94,13 @@ class Stateless:
         self._check(statistics)
         layout = layout or Layout()
         now = _Now(self._rules(statistics, rows), layout, carried or {}, record, through, rows.shape[0], memory)
-        held = [(place, key, place[key]) for name in params or () for place, key in self._where(name)]
-        self._now = now
+        self._now, scoring = now, hasattr(self.model, "higher_is_better")
         try:
-            for name, tensor in (params or {}).items():
-                for place, key in self._where(name):
-                    place[key] = tensor
-            scoring = hasattr(self.model, "higher_is_better")
-            # A copy of the rows: a model may change its input in place.
-            output = self.module(rows.clone(), with_features=True) if scoring else self.module(rows.clone())
+            with self._shadow.holding(params or {}) as module:
+                # A copy of the rows: a model may change its input in place.
+                output = module(rows.clone(), with_features=True) if scoring else module(rows.clone())
         finally:
             self._now = None
-            for place, key, tensor in held:
-                place[key] = tensor
         if memory is not None:
             if memory.open:
                 memory.close(now.used, now.measured)
@@ -152,58 +129,6 @@ class Stateless:
                 self(rows[:1])
         order = self.order or ()
         return {name: statistics.at(i / len(order)) for i, name in enumerate(order)}
-
-    def _where(self, name: str) -> list[tuple[dict, str]]:
-        if name not in self._parameters:
-            raise ValueError(f"the model has no parameter '{name}'")
-        return self._places[id(self._parameters[name])]
-
-    # The copy of the tree
-
-    def _copied(self, module: nn.Module) -> nn.Module:
-        """A module like this one, with the same tensors, in evaluation mode, whose BatchNorm layers ask `_normalise`."""
-        if id(module) in self._copies:
-            return self._copies[id(module)]
-        if isinstance(module, torch.jit.ScriptModule):
-            return module
-        inside = _INSIDE.get(type(module).__name__)
-        copy = _Through(inside) if inside else object.__new__(type(module))
-        self._copies[id(module)] = copy
-        own: dict[str, Any] = dict(module.__dict__)
-        if inside:
-            own = copy.__dict__ | {"_modules": {inside: module._modules[inside]}}
-        # Parameters are cut off from autograd: gradients are for what is adapted only.
-        own["_parameters"] = {
-            key: p if p is None or not p.requires_grad else p.detach() for key, p in own["_parameters"].items()
-        }
-        for key, parameter in module._parameters.items():
-            if parameter is not None and not inside:
-                self._places.setdefault(id(parameter), []).append((own["_parameters"], key))
-        own |= {key: own[key].copy() for key in _HOOKS}  # a wrapper may add one for the time of a call
-        own["training"], own["_compiled_call_impl"] = False, None
-        forward = own.pop("forward", None) or partial(type(copy).forward, copy)
-        copy.__dict__.update(own)
-        copy.__dict__["_modules"] = {
-            name: None if child is None else self._copied(child) for name, child in own["_modules"].items()
-        }
-        name = self._names.get(id(module))
-        if name is not None:
-            forward = self._batchnorm(name, self.layers[name], copy, forward)
-        copy.__dict__["forward"] = partial(self._remember, copy, forward)
-        return copy
-
-    def _batchnorm(self, name: str, layer: _BatchNorm, copy: nn.Module, forward):
-        ours = partial(self._normalise, name, layer, copy)
-        if type(layer).forward in _PLAIN and "forward" not in layer.__dict__:
-            return ours
-        if type(layer) is SyncBatchNorm:  # its own checks ask for a GPU
-            return ours
-
-        def within(*args, **kwargs):
-            with _Interception(ours, layer.num_batches_tracked):
-                return forward(*args, **kwargs)
-
-        return within
 
     def _remember(self, module: nn.Module, forward, *args, **kwargs):
         """Run a module, or take its output from the memory."""
@@ -278,31 +203,3 @@ def _hooked_inside(module: nn.Module) -> bool:
     parts = iter(module.modules())
     next(parts)
     return any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-
-
-class _Through(nn.Module):
-    """Stands for a wrapper (compiled, parallel) and calls what is inside."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.name = name
-
-    def forward(self, *args, **kwargs):
-        return getattr(self, self.name)(*args, **kwargs)
-
-
-class _Interception(TorchFunctionMode):
-    """Puts a computation in the place of batch normalisation, in this thread alone."""
-
-    def __init__(self, normalise, counter: Tensor | None):
-        super().__init__()
-        self.normalise, self.counter = normalise, counter
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in (torch.nn.functional.batch_norm, torch.batch_norm):
-            return self.normalise(args[0] if args else kwargs["input"])
-        # A forward that somebody bound to the module while it is in training mode would count this pass.
-        if func is Tensor.add_ and args[0] is self.counter:
-            return self.counter
-        return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What people run: scoring files, evaluating on a database, the command line (chapter 11)."""
+"""What people run: scoring files, evaluating on a database, the command line."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A model on a database of opinions: the source model's scores and the adapted ones, compared (chapter 11)."""
+"""A model on a database of opinions: the source model's scores and the adapted ones, compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evidence: other methods, grids of runs, and how to read what they gave (chapters 9, 10 and 12)."""
+"""The evidence: other methods, grids of runs, and how to read what they gave."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Reading results: means, differences with intervals by content, tables (chapter 9). Every number of the book comes from here."""
+"""Reading results: means, differences with intervals by content, tables. Every number of the book comes from here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 
 from ..datasets.tinyshift import TARGETS
 from ..metrics import Interval, resamples
-from ..models.quality import data_folder
-from ..store import atomic_write
+from ..store import atomic_write, data_folder
 from .methods import METHODS
 
 

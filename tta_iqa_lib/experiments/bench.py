@@ -1,6 +1,6 @@
 """What adapting costs: ratios to a plain forward pass, to the passes that a recipe cannot do without, and to the published way.
 
-Chapter 8. Every figure is a ratio within one run, in which the contestants take turns: a busy machine slows all alike.
+Every figure is a ratio within one run, in which the contestants take turns: a busy machine slows all alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..adaptation.replays import Replays
 from ..adaptation.rules import Batch, Source
 from ..imaging.crops import symmetries
 from ..imaging.scenes import dead_leaves
-from ..models.quality import QualityModel, load_source_model
+from ..models.quality import QualityModel
+from ..models.saving import load_source_model
 from .methods import SAVINGS
 from .published import Published
 

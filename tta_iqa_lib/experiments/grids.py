@@ -1,4 +1,4 @@
-"""What is run: the grids of the experiments, by name (chapter 9)."""
+"""What is run: the grids of the experiments, by name."""
 
 from __future__ import annotations
 

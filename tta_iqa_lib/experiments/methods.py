@@ -1,4 +1,4 @@
-"""The methods of the fair table by name, each with its matched control (chapter 9).
+"""The methods of the fair table by name, each with its matched control.
 
 What a method is compared with decides what is claimed. Every method with losses names as its control the same statistics with
 the losses' gradients switched off; methods of statistics alone are compared with the source model.

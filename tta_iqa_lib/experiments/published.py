@@ -1,4 +1,4 @@
-"""The published procedure, as a switchboard of its faults (chapter 12).
+"""The published procedure, as a switchboard of its faults.
 
 A second implementation, on purpose: it moves BatchNorm's running statistics by PyTorch's own training mode, as the authors'
 code does, and can commit five of that code's faults one by one. Written from a description, not copied. The library's own
@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, pad
 
 from ..adaptation import batchnorm_layers
 from ..adaptation.adapter import balanced_batches
-from ..adaptation.losses import group_contrastive_loss, relative_rank_loss
+from ..adaptation.functional import group_contrastive_loss, relative_rank_loss
 from ..imaging.distortions import distort, gaussian_noise, jpeg_compress
 from ..models.quality import ScoringModel
 

@@ -1,4 +1,4 @@
-"""A grid of runs → one tidy, resumable results file (chapter 9).
+"""A grid of runs → one tidy, resumable results file.
 
 A run is one method on one target, for one seed and one batch size; the seed is a number from which `Seeds` are derived. Every
 run is written when it is done; after an interruption the rest is computed and the results are the same. Numbers in the book
@@ -22,7 +22,7 @@ from ..adaptation.adapter import Adapter
 from ..datasets import tinyshift as benchmark
 from ..datasets.tinyshift import fingerprint, tinyshift
 from ..metrics import krcc, plcc, srcc
-from ..models.quality import load_source_model
+from ..models.saving import load_source_model
 from ..store import Store
 from .grids import Grid
 from .methods import METHODS, SOURCES, Method

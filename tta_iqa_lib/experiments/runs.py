@@ -1,4 +1,4 @@
-"""One run: one method on one target, for given seeds and one batch size (chapter 9)."""
+"""One run: one method on one target, for given seeds and one batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adaptation.adapter import Adapter
 from ..datasets.tinyshift import Meta, build, tinyshift
 from ..metrics import evenly_spaced
-from ..models.quality import load_source_model
+from ..models.saving import load_source_model
 from .baselines import Stream
 from .methods import METHODS, SOURCES
 from .seeds import Seeds

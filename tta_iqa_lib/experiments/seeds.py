@@ -1,4 +1,4 @@
-"""What is random in a run, each thing with a seed of its own (chapter 9)."""
+"""What is random in a run, each thing with a seed of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ALL = ("source", "order", "copies")
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of one run. Chapter 9.
+    """The seeds of one run.
 
     Attributes:
         source: of the source model: which of the shipped ones, counted round; on opinions, the seed of its training.

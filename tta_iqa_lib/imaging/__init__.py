@@ -1,4 +1,4 @@
-"""Pictures as tensors, and worse ones (chapters 2 and 11)."""
+"""Pictures as tensors, and worse ones."""
 
 from . import distortions
 from .crops import grid_crops, symmetries

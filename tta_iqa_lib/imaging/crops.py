@@ -1,4 +1,4 @@
-"""Parts and views of a picture: crops at native resolution, mirrored and turned views (chapters 8 and 11)."""
+"""Parts and views of a picture: crops at native resolution, mirrored and turned views."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 
 def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
-    """(3, H, W) → (3, ≥size, ≥size): what is too small is mirrored at its edges, never stretched. Chapter 11."""
+    """(3, H, W) → (3, ≥size, ≥size): what is too small is mirrored at its edges, never stretched."""
     for axis in (1, 2):
         length = image.shape[axis]
         if length < size:
@@ -18,7 +18,7 @@ def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
-    """(3, H, W) → (count, 3, size, size): crops spread evenly over the image at its native resolution. Chapter 11.
+    """(3, H, W) → (count, 3, size, size): crops spread evenly over the image at its native resolution.
 
     `count` is a square number n²: the centres of an n × n grid. No randomness, so a score can be repeated.
 
@@ -32,7 +32,7 @@ def grid_crops(image: torch.Tensor, size: int, count: int = 4) -> torch.Tensor:
 
 
 def square_side(count: int) -> int:
-    """n of n² crops. Chapter 11.
+    """n of n² crops.
 
     Raises:
         ValueError: `count` is no square number.
@@ -44,15 +44,12 @@ def square_side(count: int) -> int:
 
 
 def crop_starts(length: int, size: int, side: int) -> list[int]:
-    """Where `side` crops begin along an axis; at 0 where there is no room to move. Chapter 11."""
+    """Where `side` crops begin along an axis; at 0 where there is no room to move."""
     return ((torch.arange(side) + 0.5) / side * max(length - size, 0)).round().int().tolist()
 
 
 def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W).
-
-    Chapter 8.
-    """
+    """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W)."""
     if count not in (1, 2, 8):
         raise ValueError(f"there are 1, 2 or 8 symmetric views; got {count}")
     sides = [images, images.flip(3)][:count]
@@ -64,7 +61,7 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
 
 
 def resize_to(image: torch.Tensor, side: int) -> torch.Tensor:
-    """(3, H, W) → the same with a shorter side of `side` pixels; the ratio of the sides stays. Chapter 11."""
+    """(3, H, W) → the same with a shorter side of `side` pixels; the ratio of the sides stays."""
     ratio = side / min(image.shape[1:])
     shape = [max(side, round(ratio * length)) for length in image.shape[1:]]
     return interpolate(image[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What the numbers in a picture file mean: any picture that Pillow opens → RGB in [0, 1] (chapter 11).
+"""What the numbers in a picture file mean: any picture that Pillow opens → RGB in [0, 1].
 
 Pillow gives the numbers as they are stored. Which of them is white, which way up they are and in whose colours depends on
 tags, chunks and profiles beside them. What cannot be told is refused: a guess would pass for a score.
@@ -31,8 +31,6 @@ _TURNS = {
 def upright(image: Image.Image) -> Image.Image:
     """A freshly opened picture as it is to be looked at. Grey of more than 8 bits comes in mode F, in [0, 1].
 
-    Chapter 11.
-
     Raises:
         ValueError: what its numbers mean cannot be told.
     """
@@ -48,7 +46,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """What `upright` gave, or a part of it → (3, H, W) float32, RGB in [0, 1]. Chapter 11."""
+    """What `upright` gave, or a part of it → (3, H, W) float32, RGB in [0, 1]."""
     if image.mode == "F":
         return torch.from_numpy(np.array(image)).expand(3, -1, -1).contiguous()
     pixels = torch.from_numpy(np.array(_over_white(image)))

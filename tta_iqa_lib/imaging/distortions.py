@@ -1,4 +1,4 @@
-"""Making images worse on purpose: batched, on the device of the images, seeded (chapter 2).
+"""Making images worse on purpose: batched, on the device of the images, seeded.
 
 A distortion is `function(images, severity, generator) -> images`: images (B, 3, H, W) in [0, 1], severity (B,) in [0, 1],
 one for each image. Severity 0 returns the image, 1 is strong. Nothing loops over images and nothing leaves the device.
@@ -45,7 +45,7 @@ MAX_SIGMA = 4.0  # pixels
 
 
 def gaussian_blur(images: Tensor, severity: Tensor, generator=None) -> Tensor:
-    """Out of focus: Gaussian of σ = 4·severity pixels, kernel radius 3σ. Chapter 2, eq-separable."""
+    """Out of focus: Gaussian of σ = 4·severity pixels, kernel radius 3σ."""
     sigma = (MAX_SIGMA * severity).clamp_min(1e-3).view(-1, 1)
     profile = torch.exp(-(_offsets(math.ceil(3 * MAX_SIGMA), images) ** 2) / (2 * sigma**2))
     profile = profile / profile.sum(1, keepdim=True)
@@ -68,10 +68,7 @@ def motion_blur(images: Tensor, severity: Tensor, generator=None) -> Tensor:
 
 
 def gaussian_noise(images: Tensor, severity: Tensor, generator=None) -> Tensor:
-    """Sensor noise: independent Gaussian noise of standard deviation 0.2·severity² on each channel.
-
-    Chapter 2, eq-add-noise.
-    """
+    """Sensor noise: independent Gaussian noise of standard deviation 0.2·severity² on each channel."""
     noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return images + 0.2 * _column(severity**2) * noise
 
@@ -95,7 +92,7 @@ _TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
 
 
 def dct_matrix(like: Tensor, size: int = 8) -> Tensor:
-    """The orthonormal DCT-II as a matrix D: D @ block @ D.T are the frequencies of an 8×8 block. Chapter 2, eq-dct."""
+    """The orthonormal DCT-II as a matrix D: D @ block @ D.T are the frequencies of an 8×8 block."""
     index = torch.arange(size, device=like.device, dtype=like.dtype)
     matrix = torch.cos((2 * index + 1) * index[:, None] * math.pi / (2 * size)) * math.sqrt(2 / size)
     matrix[0] = math.sqrt(1 / size)
@@ -113,7 +110,7 @@ def _quantise(plane: Tensor, table: Tensor) -> Tensor:
 
 
 def jpeg_compress(images: Tensor, quality: Tensor) -> Tensor:
-    """What libjpeg's baseline encoder and decoder do to an image, to about a grey level. Chapter 2, eq-jpeg-scale.
+    """What libjpeg's baseline encoder and decoder do to an image, to about a grey level.
 
     Colour transform, 4:2:0 chroma subsampling, 8×8 DCT, quantisation. Entropy coding is lossless and left out.
 
@@ -176,7 +173,7 @@ def darken(images: Tensor, severity: Tensor, generator=None) -> Tensor:
 
 
 def haze(images: Tensor, severity: Tensor, generator=None) -> Tensor:
-    """Fog: mixed with a light grey (0.85), by 0.85·severity. Chapter 4, eq-haze."""
+    """Fog: mixed with a light grey (0.85), by 0.85·severity."""
     amount = 0.85 * _column(severity)
     return (1 - amount) * images + amount * 0.85
 

@@ -1,4 +1,4 @@
-"""Picture files: which there are, and reading them, whole or in crops (chapter 11).
+"""Picture files: which there are, and reading them, whole or in crops.
 
 Everything downstream sees one format: RGB, float32, values in [0, 1], shape (3, H, W) or (B, 3, H, W).
 """
@@ -34,15 +34,15 @@ MAX_PIXELS = 300_000_000
 
 
 class ImageError(ValueError):
-    """A file could not be read as an image; the message names the file and the reason. Chapter 11."""
+    """A file could not be read as an image; the message names the file and the reason."""
 
 
 class LeftOutWarning(UserWarning):
-    """A folder holds files that are not among its images; the message counts and names them. Chapter 11."""
+    """A folder holds files that are not among its images; the message counts and names them."""
 
 
 def read_image(path: str | Path) -> torch.Tensor:
-    """Any image file → (3, H, W) float32, RGB in [0, 1]. Chapter 11.
+    """Any image file → (3, H, W) float32, RGB in [0, 1].
 
     EXIF orientation is applied; other metadata is not looked at. Transparency is laid over white. A colour profile other than
     sRGB is applied. Grey images are repeated over the channels. 16-bit and 32-bit grey keeps its precision; 16-bit colour is
@@ -56,7 +56,7 @@ def read_image(path: str | Path) -> torch.Tensor:
 
 
 def read_crops(path: str | Path, size: int, count: int = 4) -> torch.Tensor:
-    """`grid_crops(read_image(path), size, count)` in less memory: only the crops become floats. Chapter 11.
+    """`grid_crops(read_image(path), size, count)` in less memory: only the crops become floats.
 
     Raises:
         ImageError: as `read_image`.
@@ -125,7 +125,7 @@ def _can_read(suffix: str) -> bool:
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """Files are kept as they are; folders give their images, recursively and sorted; a file named twice is listed once.
 
-    Links to folders are followed, each folder once. Chapter 11.
+    Links to folders are followed, each folder once.
 
     Raises:
         ImageError: a path that does not exist.

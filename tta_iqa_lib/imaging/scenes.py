@@ -1,4 +1,4 @@
-"""Pictures that need no download: photographs that installed packages carry, and scenes made by chance (chapters 2, 3)."""
+"""Pictures that need no download: photographs that installed packages carry, and scenes made by chance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PHOTOGRAPHS = {
 def photograph(name: str) -> torch.Tensor:
     """A photograph that an installed package carries, (3, H, W) in [0, 1]. Names: `PHOTOGRAPHS`. Do not write into it.
 
-    The values are those of the file: "rocket" is in Adobe RGB, and the benchmark takes it as it stands. Chapter 2.
+    The values are those of the file: "rocket" is in Adobe RGB, and the benchmark takes it as it stands.
 
     Raises:
         KeyError: no photograph of that name.
@@ -60,8 +60,6 @@ def _texture(generator: np.random.Generator, size: int, slope: float = 1.0) -> n
 
 def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "disc") -> torch.Tensor:
     """The dead-leaves model of natural scenes: textured shapes of many sizes that hide one another [lee2001deadleaves].
-
-    Chapter 3.
 
     Args:
         seed: decides everything.
@@ -102,7 +100,7 @@ def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "dis
 
 
 def clouds(seed: int, size: int = 256) -> torch.Tensor:
-    """Soft 1/f fields cut by contour lines and stripes: landscapes and cloth. (3, size, size) in [0, 1]. Chapter 3."""
+    """Soft 1/f fields cut by contour lines and stripes: landscapes and cloth. (3, size, size) in [0, 1]."""
     generator = np.random.default_rng(seed)
     field = _texture(generator, size, generator.uniform(1.9, 2.4))
     grain = _texture(generator, size, 0.7)

@@ -1,22 +1,16 @@
-"""What is adapted: quality models, their training, their export (chapters 3 and 11)."""
+"""What is adapted: quality models, their training, their export."""
 
 from . import training
 from .backbones import backbone_model, torchvision_model
-from .quality import (
-    QualityModel,
-    ScoringModel,
-    data_folder,
-    load_source_model,
-    save_model,
-    small_model,
-    wrap_model,
-)
+from .quality import QualityModel, ScoringModel
+from .saving import load_source_model, save_model
+from .small import small_model
+from .wrapping import wrap_model
 
 __all__ = [
     "QualityModel",
     "ScoringModel",
     "backbone_model",
-    "data_folder",
     "load_source_model",
     "save_model",
     "small_model",

@@ -1,4 +1,4 @@
-"""Networks that have seen a million pictures, as the first half of a quality model (chapter 11)."""
+"""Networks that have seen a million pictures, as the first half of a quality model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TORCHVISION = "torchvision/"
 def backbone_model(
     name: str, pretrained: bool = True, weights: str | Path | None = None, hidden: int = 0, **about
 ) -> QualityModel:
-    """A timm or torchvision network without its classifier, and a regressor that is still untrained. Chapter 11.
+    """A timm or torchvision network without its classifier, and a regressor that is still untrained.
 
     The features are what the network pools, (B, D). Normalisation and crop are those that the network was trained with.
 
@@ -51,7 +51,7 @@ def backbone_model(
 def torchvision_model(
     name: str = "resnet18", pretrained: bool = True, crop: int | None = None, **about
 ) -> QualityModel:
-    """`backbone_model` of a torchvision network, for images of any size. Chapter 11."""
+    """`backbone_model` of a torchvision network, for images of any size."""
     return backbone_model(TORCHVISION + name, pretrained, crop=crop, **about)
 
 

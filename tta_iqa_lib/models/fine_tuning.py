@@ -1,4 +1,4 @@
-"""From a pretrained network and people's opinions to a source model (chapter 11)."""
+"""From a pretrained network and people's opinions to a source model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A quality model as an ONNX file that still adapts, for the page that scores your own photographs (chapter 5).
+"""A quality model as an ONNX file that still adapts, for the page that scores your own photographs.
 
 ONNX writes a network down as a list of plain operations, which runs without PyTorch: in a browser, too. A usual export
 freezes what BatchNorm knows about its data. Here every such layer measures the batch inside the graph, and a second input,

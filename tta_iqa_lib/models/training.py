@@ -1,4 +1,4 @@
-"""Training a source model (chapter 3)."""
+"""Training a source model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tqdm.auto import tqdm, trange
 
 from ..metrics import srcc
 from ..store import atomic_write, read_whole
-from .quality import QualityModel, ScoringModel, load_source_model, small_model
+from .quality import QualityModel, ScoringModel
+from .saving import load_source_model
+from .small import small_model
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -1,8 +1,17 @@
-"""Finished work is kept, whole, and is found again as long as everything that decides it is the same (chapter 9)."""
+"""Finished work is kept, whole, and is found again as long as everything that decides it is the same."""
 
 from .code import code_hash
 from .entries import Store, read_whole
-from .files import atomic_write, cache_folder
+from .files import atomic_write, cache_folder, data_folder
 from .identity import Unidentified, identity
 
-__all__ = ["Store", "Unidentified", "atomic_write", "cache_folder", "code_hash", "identity", "read_whole"]
+__all__ = [
+    "Store",
+    "Unidentified",
+    "atomic_write",
+    "cache_folder",
+    "code_hash",
+    "data_folder",
+    "identity",
+    "read_whole",
+]

@@ -1,4 +1,4 @@
-"""Which code decides a result? A room or a module, and all that it imports from the library (chapter 9)."""
+"""Which code decides a result? A room or a module, and all that it imports from the library."""
 
 from __future__ import annotations
 

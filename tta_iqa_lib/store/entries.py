@@ -1,4 +1,4 @@
-"""The one place where finished work is kept: under a key of all that decides it, each entry whole or not at all (chapter 9)."""
+"""The one place where finished work is kept: under a key of all that decides it, each entry whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)  # without a handler: one line on stderr
 
 
 class Store:
-    """Results by name, kept in the cache folder as long as everything that decides them is the same. Chapter 9.
+    """Results by name, kept in the cache folder as long as everything that decides them is the same.
 
     Several processes may use one store at once: each entry is a file of its own that appears when it is complete. A damaged
     one is named on stderr and computed again.
@@ -79,7 +79,7 @@ class Store:
 
 
 def read_whole(path: Path, read: Callable[[Path], T]) -> T | None:
-    """`read(path)`; None if there is no such file, or a damaged one, which a line on stderr names. Chapter 9."""
+    """`read(path)`; None if there is no such file, or a damaged one, which a line on stderr names."""
     try:
         return read(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where files are kept, and how one is written: whole, or not at all (chapter 9)."""
+"""Where files are kept, and how one is written: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from platformdirs import user_cache_dir
 def cache_folder() -> Path:
     """Where built splits and finished runs are kept; set TTA_IQA_CACHE to move it. Deleting it is always safe."""
     return Path(os.environ.get("TTA_IQA_CACHE") or user_cache_dir("tta_iqa_lib", appauthor=False))
+
+
+def data_folder() -> Path:
+    """The shipped data: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What tells one model, file or setting from another, in this process and in the next (chapter 9)."""
+"""What tells one model, file or setting from another, in this process and in the next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backwa
 
 
 class Unidentified(TypeError):
-    """Nothing tells a value from another of its kind; what depends on it cannot be kept. Chapter 9."""
+    """Nothing tells a value from another of its kind; what depends on it cannot be kept."""
 
 
 def identity(value) -> str:

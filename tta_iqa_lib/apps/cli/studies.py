@@ -41,7 +41,7 @@ def experiment(
     from ...experiments.analysis import summarise, table, write_results
     from ...experiments.grids import GRIDS
     from ...experiments.runner import run_grid
-    from ...models.quality import data_folder
+    from ...models.saving import data_folder
 
     if not names:
         for name, grid in GRIDS.items():
@@ -81,7 +81,7 @@ def bench(
     """What adapting costs on this machine, as ratios to a plain forward pass, to the least possible, to the published way."""
     from ...experiments.analysis import write_results
     from ...experiments.bench import NETWORKS, RECIPES, run_bench, settings_of, table
-    from ...models.quality import data_folder
+    from ...models.saving import data_folder
 
     for names, known in ((networks, NETWORKS), (recipe, RECIPES)):
         unknown = [name for name in names or () if name not in known]
@@ -143,7 +143,7 @@ def opinions(
     from ...experiments.opinions.sources import SCALES
     from ...experiments.opinions.study import Place, run_study
     from ...experiments.opinions.summary import summarise, text_table
-    from ...models.quality import data_folder
+    from ...models.saving import data_folder
     from ...store import cache_folder
 
     for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"])):
@@ -166,7 +166,7 @@ def opinions(
 @app.command()
 def manifest() -> None:
     """Write data/tinyshift.json: the benchmark's parameters, the source's scores, and each target's ceiling."""
-    from ...models.quality import data_folder
+    from ...models.saving import data_folder
     from ...models.training import write_manifest
 
     write_manifest(data_folder() / "tinyshift.json")

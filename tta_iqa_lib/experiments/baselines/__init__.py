@@ -1,4 +1,4 @@
-"""Other methods of test-time adaptation, each in a few lines on the shared loop (chapter 9).
+"""Other methods of test-time adaptation, each in a few lines on the shared loop.
 
 They were made for classification; here each is carried over to a score. Losses plug into `Adapter(losses=[…])`. The rest has
 the adapter's `predict(images, batch_size, shuffle)`, so that an experiment can treat all alike.

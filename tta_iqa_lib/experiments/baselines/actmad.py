@@ -1,4 +1,4 @@
-"""ActMAD: activations with the moments of the source (chapter 9)."""
+"""ActMAD: activations with the moments of the source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""SSA and PSC: features with the moments of the source, along its principal axes and across them (chapter 9)."""
+"""SSA and PSC: features with the moments of the source, along its principal axes and across them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 
 
 @dataclass(frozen=True)

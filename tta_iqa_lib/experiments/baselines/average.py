@@ -1,4 +1,4 @@
-"""No adaptation: more looks at the same image (chapter 9)."""
+"""No adaptation: more looks at the same image."""
 
 from __future__ import annotations
 

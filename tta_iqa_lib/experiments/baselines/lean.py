@@ -1,4 +1,4 @@
-"""A rule after LeanTTA: statistics alone, from one image, in the first half of the layers (chapter 9)."""
+"""A rule after LeanTTA: statistics alone, from one image, in the first half of the layers."""
 
 from __future__ import annotations
 

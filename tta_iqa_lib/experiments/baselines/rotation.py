@@ -1,4 +1,4 @@
-"""TTT: by how many quarter turns was it turned? (Chapter 9.)"""
+"""TTT: by how many quarter turns was it turned?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 from ...models.quality import ScoringModel
 from ...models.training import score_all
 from .turns import Turns

@@ -1,4 +1,4 @@
-"""The image turned: what some losses compare it with (chapter 9)."""
+"""The image turned: what some losses compare it with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of turned views, in the place of certainty (chapter 9)."""
+"""Agreement of turned views, in the place of certainty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...adaptation.losses import Context
+from ...adaptation.context import Context
 from .turns import Turns
 
 

@@ -1,4 +1,4 @@
-"""Adapters used in another way: image by image, in several orders, as a stream (chapter 9)."""
+"""Adapters used in another way: image by image, in several orders, as a stream."""
 
 from __future__ import annotations
 

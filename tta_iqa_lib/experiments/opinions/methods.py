@@ -1,4 +1,4 @@
-"""The methods of the table of opinions, each with its matched control (chapter 9).
+"""The methods of the table of opinions, each with its matched control.
 
 The losses stand on three grounds: the source's frozen statistics, those of the first layers, and the recipe. Where a scale is
 "reduced" they come in the thrifty form of chapter 8: one step, as long as three, on γ and β of the later half of the layers.

@@ -12,7 +12,8 @@ from ...datasets.near_duplicates import split_contents
 from ...metrics import evenly_spaced, srcc
 from ...models.backbones import backbone_model
 from ...models.fine_tuning import Settings, fine_tune
-from ...models.quality import QualityModel, load_source_model, read_about, save_model
+from ...models.quality import QualityModel
+from ...models.saving import load_source_model, read_about, save_model
 from ...models.training import remember_source, score_all
 from .pack import SIDE, Pack
 

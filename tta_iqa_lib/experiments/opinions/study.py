@@ -1,4 +1,4 @@
-"""Sources × targets × methods on real opinions → one tidy, resumable results file (chapter 9)."""
+"""Sources × targets × methods on real opinions → one tidy, resumable results file."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def run_study(
 
 def _about_sources(place: Place, runs: list[Run]) -> dict[str, list[float]]:
     """By kind of source, the SRCC of each on held-out contents."""
-    from ...models.quality import read_about
+    from ...models.saving import read_about
 
     scale, found = SCALES[place.scale], {}
     for source in dict.fromkeys(run.target.source for run in runs):

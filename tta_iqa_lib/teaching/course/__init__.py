@@ -1,4 +1,4 @@
-"""Checkers for the exercises: `check.ex05_1(your_function)` says *not attempted*, *passed*, or why it fails (all chapters).
+"""Checkers for the exercises: `check.ex05_1(your_function)` says *not attempted*, *passed*, or why it fails.
 
 One module a chapter; a checker runs the reader's function on fresh inputs and compares with values worked out another way.
 """

@@ -1,7 +1,4 @@
-"""What a checker is: it runs the reader's function on fresh inputs and answers with a `Verdict`; it never raises.
-
-All chapters.
-"""
+"""What a checker is: it runs the reader's function on fresh inputs and answers with a `Verdict`; it never raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page (all chapters)."""
+"""Figures, tables, quizzes and players for the book: one call, alive in Jupyter and on the static page."""
 
 from .compare import Compare
 from .cover import cover

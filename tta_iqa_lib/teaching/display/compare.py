@@ -1,4 +1,4 @@
-"""Pictures to compare: drag a line over them, in Jupyter and on a page without a kernel (all chapters)."""
+"""Pictures to compare: drag a line over them, in Jupyter and on a page without a kernel."""
 
 from __future__ import annotations
 

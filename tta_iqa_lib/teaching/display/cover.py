@@ -1,4 +1,4 @@
-"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order (all chapters)."""
+"""The picture on the cover: pictures in ever thicker haze, and who still puts them in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...adaptation.adapter import Adapter
 from ...imaging.distortions import distort
 from ...imaging.scenes import photograph
 from ...metrics import srcc
-from ...models.quality import load_source_model
+from ...models.saving import load_source_model
 from .figures import COLOURS
 
 INK, PAPER = "#0b3c46", "#fdfcf9"  # of the pages (tta.css)

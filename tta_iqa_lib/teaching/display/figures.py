@@ -1,4 +1,4 @@
-"""Figures of the book: one palette, one style, pictures as PNG (all chapters)."""
+"""Figures of the book: one palette, one style, pictures as PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Players: something to move, alive in Jupyter and on a page without a kernel (all chapters).
+"""Players: something to move, alive in Jupyter and on a page without a kernel.
 
 In Jupyter a player is an ipywidget. On a page it is native range inputs over precomputed pictures.
 """

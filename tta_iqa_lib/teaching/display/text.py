@@ -1,4 +1,4 @@
-"""Quizzes, tables and computed sentences: HTML that Jupyter and the page show alike (all chapters)."""
+"""Quizzes, tables and computed sentences: HTML that Jupyter and the page show alike."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_only_the_first_layer_counts():
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e-6, 6.0])
-def test_a_displacement_by_chance_that_nobody_knows_leaves_the_source(threshold):
+def test_a_shift_by_chance_that_nobody_knows_leaves_the_source(threshold):
     """A single image: infinite noise."""
     assert ShiftGate(threshold)(result(variances=(1e9, math.inf), first=(1e9, math.inf))) == "source"
 

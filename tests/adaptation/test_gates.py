@@ -52,7 +52,7 @@ def test_only_the_first_layer_counts():
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e-6, 6.0])
-def test_a_displacement_by_chance_that_nobody_knows_leaves_the_source(threshold):
+def test_a_shift_by_chance_that_nobody_knows_leaves_the_source(threshold):
     """A single image: infinite noise."""
     assert ShiftGate(threshold)(result(variances=(1e9, math.inf), first=(1e9, math.inf))) == "source"
 
@@ -140,6 +140,15 @@ def test_folded_episodes_decide_each_for_itself():
     together = Adapter(model, episodes_per_pass=2).predict(images, 16, shuffle=False)
     assert torch.allclose(together, alone, rtol=0, atol=1e-5)
     assert torch.allclose(together[:16], Adapter(model, [], Source())(images[:16]), rtol=0, atol=1e-6)
+
+
+def test_an_episode_that_is_adapted_is_not_asked_again_because_another_stays_with_the_source():
+    """One source pass over both, and one more over the dark one."""
+    model = at_home()
+    seen = forwards(model)
+    images = torch.cat([pictures(16), pictures(16) / 4])
+    Adapter(model, views=1, episodes_per_pass=2).predict(images, 16, shuffle=False)
+    assert seen == [32, 16]
 
 
 def test_a_stream_is_not_moved_by_batches_that_stay_with_the_source():

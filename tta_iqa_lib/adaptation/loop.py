@@ -62,18 +62,37 @@ def adapt_batch(
     source = (run or directly)(
         ("source", inference, episodes), lambda rows: _source_pass(network, rows, inference, episodes), images
     )
-    sources = _source_results(source, inference, episodes)
-    closed = [_leaves_to_source(inference, result) for result in sources]
-    if all(closed):
-        return [replace(result, decision="source") for result in sources], state
+    results = _source_results(source, inference, episodes)
+    chosen = [e for e, result in enumerate(results) if not _leaves_to_source(inference, result)]
+    drafts, after = [results[e] for e in chosen], state
     rules = (inference.statistics, *inference.ensemble)
-    if recipe.optimisation is None and not any(rule.uses_batch for rule in rules) and state == State():
-        return [_finished(inference, result) for result in sources], state
-    if episodes > 1 and (any(closed) or not source.rowwise):
-        # Only those that are open; each alone where the rows of a layer cannot be told apart.
-        return _separately(model, images, recipe, sources, closed, together=source.rowwise, run=run)
+    if recipe.optimisation or any(rule.uses_batch for rule in rules) or state != State():
+        # Together; but one by one where the rows of a layer cannot be told apart.
+        parts = [chosen] if source.rowwise and chosen else [[e] for e in chosen]
+        drafts = []
+        for part in parts:
+            rows = _rows_of(images, part, size)
+            found, after = _adapted(network, recipe, state, rows, source, part, [results[e] for e in part], run)
+            drafts += found
+    finished = {e: _finished(inference, draft) for e, draft in zip(chosen, drafts, strict=True)}
+    return [finished[e] if e in finished else replace(r, decision="source") for e, r in enumerate(results)], after
 
-    # From here on all episodes are adapted. B = size; V = the images and their copies; rows (E·V·B, 3, H, W).
+
+def _adapted(
+    network: Stateless,
+    recipe: Recipe,
+    state: State,
+    images: Tensor,
+    source: Pass,
+    chosen: list[int],
+    results: list[Result],
+    run: Replays | None,
+) -> tuple[list[Result], State]:
+    """What is left to do for the E chosen episodes of B images, (E·B, 3, H, W): copies, steps, final pass."""
+    episodes, size = len(results), len(images) // len(results)
+    assert source.features is not None
+    scores, features = (_rows_of(part, chosen, size) for part in (source.scores, source.features))
+    # V = the images and their copies; the rows of a step are (E·V·B, 3, H, W).
     copies = _make_copies(network, images, recipe, size) if recipe.optimisation else {}
 
     def adapt(images: Tensor, scores: Tensor, features: Tensor, *rows: Tensor) -> tuple[EpisodeBatch, Steps, Pass]:
@@ -87,23 +106,29 @@ def adapt_batch(
         return batch, steps, replace(final, scores=batch.combined(final.scores, others))
 
     batch, steps, final = (run or directly)(
-        ("steps", recipe, episodes), adapt, images, source.scores, source.features, *copies.values()
+        ("steps", recipe, episodes), adapt, images, scores, features, *copies.values()
     )
-    results, (trace, skips) = [], batch.tell(steps)
-    for e, (result, scores) in enumerate(zip(sources, final.scores.split(size), strict=True)):
+    drafts, (trace, skips) = [], batch.tell(steps)
+    for e, (result, scores) in enumerate(zip(results, final.scores.split(size), strict=True)):
         initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
         skipped = skips[e] | batch.notes(final)
         if run:  # the next replay writes over what it gave
             scores, initial = scores.clone(), initial.clone()
             trace[e] = [entry | {"scores": entry["scores"].clone()} for entry in trace[e]]
         draft = replace(result, scores=scores, initial_scores=initial, trace=trace[e], skipped=skipped)
-        if not bool(scores.isfinite().all()):  # nothing that follows may rest on it
+        if not bool(scores.isfinite().all()):
             why = skipped | {"scores": "the adapted scores were not finite: the source's are returned"}
-            results.append(replace(draft, scores=result.source_scores, skipped=why, decision="source"))
-            return (results, state) if episodes == 1 else _separately(model, images, recipe, sources, closed, False)
-        results.append(_finished(inference, draft))
+            draft = replace(draft, scores=result.source_scores, skipped=why, decision="source")
+        drafts.append(draft)
+    if drafts[0].decision == "source" and episodes == 1:  # nothing that follows may rest on it
+        return drafts, state
     moments = {name: Moments(*(part.detach() for part in used)) for name, used in final.used.items()}
-    return results, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
+    return drafts, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
+
+
+def _rows_of(rows: Tensor, episodes: list[int], size: int) -> Tensor:
+    """The rows of some of the episodes, `size` each."""
+    return rows if len(rows) == len(episodes) * size else rows.unflatten(0, (-1, size))[episodes].flatten(0, 1)
 
 
 def checked(images: Tensor, model) -> Tensor:
@@ -165,25 +190,10 @@ def _leaves_to_source(inference: Inference, result: Result) -> bool:
 
 
 def _finished(inference: Inference, result: Result) -> Result:
-    """With the scores that the gate chooses."""
-    return result if inference.gate is None else result.decided(inference.gate(result))
-
-
-def _separately(
-    model, images: Tensor, recipe: Recipe, sources: list[Result], closed: list[bool], together: bool, run=None
-) -> tuple[list[Result], State]:
-    """The open episodes, in one pass or one by one; the others keep the source's scores."""
-    parts = images.chunk(len(sources))
-    open_parts = [part for part, shut in zip(parts, closed, strict=True) if not shut]
-    if together:
-        adapted, _ = adapt_batch(model, State(), torch.cat(open_parts), recipe, len(open_parts), run)
-    else:
-        adapted = [adapt_batch(model, State(), part, recipe)[0][0] for part in open_parts]
-    rest = iter(adapted)
-    results = [
-        replace(result, decision="source") if shut else next(rest) for result, shut in zip(sources, closed, strict=True)
-    ]
-    return results, State()
+    """With the scores that the gate chooses, unless the source's have been returned already."""
+    if inference.gate is None or result.decision == "source":
+        return result
+    return result.decided(inference.gate(result))
 
 
 def _make_copies(network: Stateless, images: Tensor, recipe: Recipe, size: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class State:
 
     params: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Moments] = field(default_factory=dict)
-    optimizer: dict | None = None
+    optimizer: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Result:
     scores: Tensor
     source_scores: Tensor
     initial_scores: Tensor
-    trace: list[dict] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     shift: dict[str, tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=dict)
     pictures: int = 0

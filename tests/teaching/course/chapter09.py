@@ -51,9 +51,7 @@ EX09_2_WRONG = {
     "divides by 11": lambda m, mean, var: (
         1 - (m.var(0, correction=0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean()
     ),
-    "no displacement": lambda m, mean, var: (
-        1 - (m.var(0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean()
-    ),
+    "no shift": lambda m, mean, var: 1 - (m.var(0) / len(m) / var).mean() / ((m.mean(0) - mean) ** 2 / var).mean(),
     "single image": lambda m, mean, var: 1.0 if len(m) == 1 else share(m, mean, var),
 }
 

@@ -9,7 +9,7 @@ from .checker import Wrong, checker, close
 
 @checker("ex04_1")
 def ex04_1(shift_ratio):
-    """`shift_ratio(x, mean_s, var_s) -> r`: squared displacement over what chance would give."""
+    """`shift_ratio(x, mean_s, var_s) -> r`: squared mean shift over what chance would give."""
     generator = torch.Generator().manual_seed(41)
     level = torch.randn(6, 5, 1, 1, generator=generator, dtype=torch.float64)  # images differ
     x = 0.4 + level + 2 * torch.randn(6, 5, 4, 3, generator=generator, dtype=torch.float64)
@@ -31,7 +31,7 @@ def ex04_1(shift_ratio):
     if close(value, d2 / n2 / len(a)):
         raise Wrong("divide the variance of the images' means by B: the batch's mean is an average of B of them")
     if close(value, n2 / d2):
-        raise Wrong("upside down: r grows with the displacement")
+        raise Wrong("upside down: r grows with the shift")
     if close(value, (squares / v / (spread / len(a) / v)).mean()):
         raise Wrong("this is the mean of the channels' ratios; average d² and n² over channels first")
     if close(value, d2 / (images.var(0) / len(a) / v).mean()):

@@ -60,7 +60,7 @@ def ex09_2(share):
     if not near(answer, expected, 0.01):
         raise Wrong(f"for 12 images of 6 channels α should be {expected:.3f}; yours is {answer:.3f}")
     if float(share(means - means.mean(0), source_mean, source_var)) != 0:
-        raise Wrong("with no displacement at all α must be 0, not negative and not NaN")
+        raise Wrong("with no shift at all α must be 0, not negative and not NaN")
     alone = float(share(means[:1], source_mean, source_var))
     if alone != 0:
         raise Wrong(f"a single image tells nothing about its own error: α must be 0; yours is {alone}")

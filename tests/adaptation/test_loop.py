@@ -691,3 +691,32 @@ def test_crops_of_one_picture_count_as_one():
     assert torch.allclose(found.scores[::2], single, atol=1e-5)
     with pytest.raises(ValueError, match="no whole number of pictures"):
         Adapter(model, [], DEFAULT_STATISTICS, crops_per_image=3)(images)
+
+
+class PatchScorer(nn.Module):
+    """Folds sixteen patches of each image into the batch before BatchNorm: no row of that layer is one image."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 6, 8, 8), nn.BatchNorm1d(6), nn.Linear(6, 1)
+        self.features = nn.Identity()
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # (B, T, 6)
+        return self.head(self.features(self.norm(tokens.reshape(-1, 6)).view_as(tokens).mean(1)))
+
+
+@pytest.mark.parametrize("losses", [(), (RelativeRank(), GroupContrastive())])
+def test_rows_that_are_no_images_are_adapted_alone_and_refused_in_one_pass(losses):
+    """One episode is right, copies and all; several at once are an error before anything is computed wrongly."""
+    module = seeded(PatchScorer).eval()
+    model = tta.wrap_model(module, features="features")
+    images = torch.cat([pictures(6), pictures(6, seed=1) ** 2])
+    alone = Adapter(model, losses, Batch()).predict(images, 6, shuffle=False)
+    if not losses:
+        by_hand = copy.deepcopy(module).train()
+        expected = torch.cat([by_hand(part)[:, 0] for part in images.split(6)])
+        assert torch.allclose(alone, expected, atol=1e-5)
+    assert alone.isfinite().all() and not torch.allclose(alone, plain_scores(model, images), atol=1e-4)
+    with pytest.raises(ValueError, match="sees 192 rows for 12 images: episodes and copies cannot share a pass"):
+        Adapter(model, losses, Batch(), episodes_per_pass=2).predict(images, 6, shuffle=False)

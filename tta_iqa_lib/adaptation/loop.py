@@ -66,14 +66,8 @@ def adapt_batch(
     chosen = [e for e, result in enumerate(results) if not _leaves_to_source(inference, result)]
     drafts, after = [results[e] for e in chosen], state
     rules = (inference.statistics, *inference.ensemble)
-    if recipe.optimisation or any(rule.uses_batch for rule in rules) or state != State():
-        # Together; but one by one where the rows of a layer cannot be told apart.
-        parts = [chosen] if source.rowwise and chosen else [[e] for e in chosen]
-        drafts = []
-        for part in parts:
-            rows = _rows_of(images, part, size)
-            found, after = _adapted(network, recipe, state, rows, source, part, [results[e] for e in part], run)
-            drafts += found
+    if chosen and (recipe.optimisation or any(rule.uses_batch for rule in rules) or state != State()):
+        drafts, after = _adapted(network, recipe, state, _rows_of(images, chosen, size), source, chosen, drafts, run)
     finished = {e: _finished(inference, draft) for e, draft in zip(chosen, drafts, strict=True)}
     return [finished[e] if e in finished else replace(r, decision="source") for e, r in enumerate(results)], after
 

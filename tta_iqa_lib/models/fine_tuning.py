@@ -23,6 +23,7 @@ from .backbones import backbone_model
 from .quality import QualityModel
 from .training import as_float, memory_layout, remember_source, score_all
 
+RECIPE = "three-normalisations"  # that did best for such models (chapter 9)
 CROPS = 4  # of each picture whose score is reported, as `tta-iqa score` takes them
 
 
@@ -241,7 +242,7 @@ def train_on_opinions(
         ValueError: as `backbone_model`, `split_contents` and `fine_tune`.
         ConnectionError, FileNotFoundError: as `backbone_model`.
     """
-    about = {"views": 2, "side": settings.side, "predicts": f"human opinion ({database.name})"}
+    about = {"views": 2, "side": settings.side, "predicts": f"human opinion ({database.name})", "recipe": RECIPE}
     if settings.crop:
         about["crop"] = settings.crop
     with torch.random.fork_rng():

@@ -57,7 +57,7 @@ def test_an_interrupted_reading_leaves_nothing_that_passes_for_the_whole(folder,
 
 def test_an_incomplete_database_is_an_error(folder):
     (folder / "Images" / "ss02 (1).jpg").unlink()
-    with pytest.raises(DatabaseError, match=r"1 of 9 images .* are missing, first '.*ss02 \(1\).jpg'"):
+    with pytest.raises(DatabaseError, match=r"1 of 12 images .* are missing, first '.*ss02 \(1\).jpg'"):
         load(folder, progress=False)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets.databases import Database, biq2021
+from ..datasets.databases import Database
 from ..datasets.near_duplicates import content_groups, load_images
+from ..datasets.official import layout
 from ..models.backbones import torchvision_model
 from ..models.quality import QualityModel, load_source_model, small_model
 from ..models.training import crop_and_mirror, fit, remember_source
@@ -44,7 +45,7 @@ class Opinions:
 
 def load(folder: str | Path, progress: bool = True) -> Opinions:
     """Read the database once; a copy of its reduced images is kept in the cache folder."""
-    database: Database = biq2021(folder)
+    database: Database = layout("biq2021").read(folder)
     store = Store("opinions", depends_on=["datasets.near_duplicates"], files=database.paths, size=SIZE)
     kept = store.get("images.npz", _read, database, progress)
     images = torch.from_numpy(kept["images"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -44,6 +45,31 @@ class ScoringModel(Protocol):
 def is_scoring_model(model: object) -> TypeIs[ScoringModel]:
     """Whether a model has all of a `ScoringModel`. (Since Python 3.12 `isinstance` asks a protocol, and sees no buffers.)"""
     return callable(model) and all(hasattr(model, name) for name in ScoringModel.__annotations__)
+
+
+# How metrics of other packages are wrapped: package of the class → module and function. By name, as it stands above the method.
+WRAPPERS = {
+    "pyiqa": ("tta_iqa_lib.models.foreign", "from_pyiqa"),
+    "torchmetrics": ("tta_iqa_lib.models.foreign", "from_torchmetrics"),
+}
+
+
+def as_scoring_model(model: object) -> ScoringModel:
+    """A `ScoringModel` as it is; a metric of a package in `WRAPPERS`, wrapped.
+
+    Raises:
+        TypeError: neither.
+        ValueError: a metric that cannot be adapted; says why.
+    """
+    if is_scoring_model(model):
+        return model
+    package = type(model).__module__.partition(".")[0]
+    if package in WRAPPERS:
+        module, function = WRAPPERS[package]
+        return getattr(import_module(module), function)(model)
+    raise TypeError(
+        f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
+    )
 
 
 class CopyMaker(Protocol):

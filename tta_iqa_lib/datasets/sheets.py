@@ -26,7 +26,7 @@ def read_sheet(file: Path, columns: Sequence[str] = (), sheet: str | None = None
         raise
     except Exception as error:  # each package has its own, and those of zip, XML and Thrift come through
         raise DatabaseError(f"cannot read '{file}': {error or type(error).__name__}") from None
-    rows = [(number, [_text(cell) for cell in row]) for number, row in rows]
+    rows = [(number, ["" if cell is None else str(cell).strip() for cell in row]) for number, row in rows]
     rows = [(number, row) for number, row in rows if any(row)]
     heads = (i for i, (_, row) in enumerate(rows) if set(columns) <= set(row))
     return iter(rows[next(heads, 0) :])
@@ -53,11 +53,3 @@ def _package(name: str, file: Path):
     except ImportError:
         package = name.split(".")[0]
         raise DatabaseError(f"reading '{file}' needs the package {package}: pip install {package}") from None
-
-
-def _text(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))  # in a workbook 1600 may be 1600.0
-    return str(cell).strip()

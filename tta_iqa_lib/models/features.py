@@ -5,10 +5,9 @@ from __future__ import annotations
 from threading import get_ident
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
-# The name of the last linear layer that ran, by network, once it has been found: then one hook will do.
+# The name of that layer, by network, once it has been found: then one hook will do.
 _LAST: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -17,7 +16,7 @@ def run_with_features(module: nn.Module, layer: str | None, inputs: Tensor) -> t
 
     Args:
         layer: name of the layer whose output, flattened, is the features. None: what goes into the last linear layer that
-            runs; in a network without one, what goes into the last convolution, averaged over its positions.
+            runs; where none does, what goes into the last convolution, averaged over its positions.
 
     Raises:
         RuntimeError: the layer did not run, or gave no tensor of rows for each input.
@@ -39,14 +38,15 @@ def run_with_features(module: nn.Module, layer: str | None, inputs: Tensor) -> t
     finally:
         for handle in handles:
             handle.remove()
-    name, values = caught[-1] if caught else (layer, None)
+    linear = [one for one in caught if isinstance(watched[one[0]], nn.Linear)]
+    name, values = (linear or caught or [(layer, None)])[-1]
     if not isinstance(values, Tensor):
         raise RuntimeError(
             f"the feature layer '{name}' gave no tensor in this forward pass; pass features= another one"
         )
     if layer is None:
         _LAST[module] = name
-        values = _vectors(values, isinstance(watched[name], nn.Conv2d))
+        values = _vectors(values, convolution=not linear)
     if len(values) % len(inputs):
         raise RuntimeError(
             f"the layer '{name}' sees {len(values)} rows for {len(inputs)} images: no features; pass features= another layer"
@@ -61,20 +61,10 @@ def _watched(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
     name = layer if layer is not None else _LAST.get(module)
     if name is not None:
         return {name: module.get_submodule(name)}
-    parts = dict(module.named_modules())
-    # What is compiled may be a regressor as well; there is no looking into it.
-    found = {
-        name: part for name, part in parts.items() if isinstance(part, (nn.Linear, torch.jit.ScriptModule)) and name
-    }
-    found = {name: part for name, part in found.items() if not _inside_script(parts, name)}
-    found = found or {name: part for name, part in parts.items() if isinstance(part, nn.Conv2d)}
+    found = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))}
     if not found:
         raise RuntimeError(f"{type(module).__name__} has neither a linear layer nor a convolution; pass features=")
     return found
-
-
-def _inside_script(parts: dict[str, nn.Module], name: str) -> bool:
-    return isinstance(parts[name.rpartition(".")[0]], torch.jit.ScriptModule)
 
 
 def _vectors(values: Tensor, convolution: bool) -> Tensor:

@@ -23,7 +23,7 @@ NETWORKS = {
     "topiq_nr": ({"semantic_model_name": "resnet18", "inter_dim": 32}, 64, 32, True),
     "cnniqa": ({"pretrained": None}, 48, 800, None),
     "paq2piq": ({}, 64, 512, True),
-    "nima": ({"base_model_name": "mobilenetv2_050"}, 48, 320, True),
+    "nima": ({"base_model_name": "mobilenetv2_050"}, 48, 160, True),
     "arniqa": (None, 48, 512, True),
     "clipiqa": ({}, 64, 32, True),
 }
@@ -78,13 +78,21 @@ def hidden(metric) -> list:
     ]
 
 
+def whole(metric) -> list:
+    """All of it, with what is hidden. (The tensors of what is compiled are new objects each time.)"""
+    snapshots = [snapshot(part) for part in (metric, *hidden(metric))]
+    for one in snapshots:
+        one["tensors"] = [row for row in one["tensors"] if not row[0].startswith("net.regressor")]
+    return snapshots
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_metric_scores_as_it_does_adapts_and_stays_as_it_is(name, make):
     """One test for each network, as building it takes longest."""
     _, side, width, batchnorm = NETWORKS[name]
     metric, images = make(name), pictures(3, side)
-    before = [snapshot(part) for part in (metric, *hidden(metric))]
     expected = metric(images).flatten()
+    before = whole(metric)  # some remember their last pass, the metric's own
 
     # The metric's own scores, direction, features of each image.
     model = tta.from_pyiqa(metric)
@@ -117,7 +125,7 @@ def test_a_metric_scores_as_it_does_adapts_and_stays_as_it_is(name, make):
         with pytest.raises(ValueError, match="no normalisation layer"):
             tta.Adapter(metric, [mean_score])
 
-    assert [snapshot(part) for part in (metric, *hidden(metric))] == before
+    assert whole(metric) == before
     assert torch.equal(metric(images).flatten(), expected)
 
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .gates import ShiftGate
 from .loop import adapt_batch, checked
 from .normalisation import batchnorm_layers, norm_affine
-from .protocols import OptimizerMaker, ParamPicker, as_scoring_model
+from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .replays import Replays
 from .rules import Adaptive, Carried, First, Source, Statistics
 from .state import Inference, Optimisation, Recipe, Result, State
@@ -95,7 +95,8 @@ class Adapter:
         recipe: Recipe | None = None,
         capture: bool = False,
     ):
-        model = as_scoring_model(model)
+        if not is_scoring_model(model):
+            model = wrapped_metric(model)
         if not isinstance(episodes_per_pass, int) or episodes_per_pass < 1:
             raise ValueError(f"episodes_per_pass must be a whole number of at least 1; got {episodes_per_pass!r}")
         if not isinstance(seed, int):

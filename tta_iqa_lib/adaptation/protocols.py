@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +54,13 @@ WRAPPERS = {
 }
 
 
-def as_scoring_model(model: object) -> ScoringModel:
-    """A `ScoringModel` as it is; a metric of a package in `WRAPPERS`, wrapped.
+def wrapped_metric(model: object) -> Any:
+    """The `ScoringModel` of a metric of a package in `WRAPPERS`.
 
     Raises:
-        TypeError: neither.
+        TypeError: it is of no such package.
         ValueError: a metric that cannot be adapted; says why.
     """
-    if is_scoring_model(model):
-        return model
     package = type(model).__module__.partition(".")[0]
     if package in WRAPPERS:
         module, function = WRAPPERS[package]

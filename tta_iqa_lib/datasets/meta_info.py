@@ -63,10 +63,9 @@ def from_meta_info(
     split = [""] * len(paths)
     if "official_split" in header:
         split = [_SPLITS.get(cell, cell) for cell in table.column("official_split")]
-    keep = [
-        i for i, path in enumerate(paths) if name != "LIVEChallengeDataset" or not re.fullmatch(r"t\d\.bmp", path.name)
-    ]
-    paths, scores, content, split = ([values[i] for i in keep] for values in (paths, scores, content, split))
-    check_paths(paths, file, [table.places[i] for i in keep])
     better = name not in _LOWER_IS_BETTER if higher_is_better is None else higher_is_better
-    return database(name.removesuffix("Dataset"), paths, scores, better, content=content, split=split)
+    found = database(name.removesuffix("Dataset"), paths, scores, better, content=content, split=split)
+    trained = name == "LIVEChallengeDataset"
+    keep = [i for i, path in enumerate(paths) if not (trained and re.fullmatch(r"t\d\.bmp", path.name))]
+    check_paths([paths[i] for i in keep], file, [table.places[i] for i in keep])
+    return found.select(keep)

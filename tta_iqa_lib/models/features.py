@@ -61,7 +61,9 @@ def _watched(module: nn.Module, layer: str | None) -> dict[str, nn.Module]:
     name = layer if layer is not None else _LAST.get(module)
     if name is not None:
         return {name: module.get_submodule(name)}
-    found = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))}
+    found: dict[str, nn.Module] = {
+        name: part for name, part in module.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))
+    }
     if not found:
         raise RuntimeError(f"{type(module).__name__} has neither a linear layer nor a convolution; pass features=")
     return found

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import RLock
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from .quality import WrappedModel, wrap_model
 
 
 def from_pyiqa(
-    metric: str | nn.Module,
+    metric: Any,
     features: str | None = None,
     crop: int | None = None,
     views: int = 1,
@@ -69,11 +70,11 @@ def from_pyiqa(
         crop=crop,
         views=views,
         predicts=predicts or f"{name} of pyiqa{scale}",
-    ).eval()
+    )
 
 
 def from_torchmetrics(
-    metric: nn.Module, features: str | None = None, crop: int | None = None, views: int = 1
+    metric: Any, features: str | None = None, crop: int | None = None, views: int = 1
 ) -> WrappedModel:
     """A learned no-reference metric of torchmetrics, ARNIQA or CLIP-IQA, as a model that adapts. Chapter 11.
 
@@ -103,7 +104,7 @@ def from_torchmetrics(
             f"{name} is not one of torchmetrics' learned no-reference metrics: ARNIQA, CLIPImageQualityAssessment"
         )
     layer = _prefixed(features) or _picture_half(network)
-    return wrap_model(Network(network, call), layer, crop=crop, views=views, predicts=f"{name} of torchmetrics").eval()
+    return wrap_model(Network(network, call), layer, crop=crop, views=views, predicts=f"{name} of torchmetrics")
 
 
 class Network(nn.Module):
@@ -154,14 +155,14 @@ class _ClipIqa:
         self.anchors = anchors
         self.mean, self.std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-    def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
+    def __call__(self, model: Any, images: Tensor) -> Tensor:
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         found = model.encode_image((images - mean) / std, pos_embedding=False).float()
         found = found / found.norm(p=2, dim=-1, keepdim=True)
         return (100 * found @ self.anchors.t()).softmax(-1)[:, 0]
 
 
-def _pyiqa_metric(name: str, options: dict) -> nn.Module:
+def _pyiqa_metric(name: str, options: dict) -> Any:
     try:
         pyiqa = import_module("pyiqa")
     except ImportError:

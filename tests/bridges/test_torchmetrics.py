@@ -26,7 +26,7 @@ def clip_iqa(monkeypatch, **options):
 
     net = CLIP(32, 64, (1, 1, 1, 1), 8, None, 77, 49408, 16, 2, 1).eval()
     noise = torch.randn(2 * len(options.get("prompts", "1")), 32)
-    anchors = torch.nn.functional.normalize(torch.ones(32) + 0.01 * noise, dim=1)  # else all is one prompt or the other
+    anchors = torch.nn.functional.normalize(torch.ones(32) + 0.2 * noise, dim=1)  # else all is one prompt or the other
     monkeypatch.setattr(clip_iqa, "_get_clip_iqa_model_and_processor", lambda _name: (net, None))
     monkeypatch.setattr(clip_iqa, "_clip_iqa_get_anchor_vectors", lambda *_arguments: anchors)
     return CLIPImageQualityAssessment(**options)

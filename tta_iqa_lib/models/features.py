@@ -21,13 +21,16 @@ def run_with_features(module: nn.Module, layer: str | None, inputs: Tensor) -> t
     Raises:
         RuntimeError: the layer did not run, or gave no tensor of rows for each input.
     """
-    thread, caught, watched = get_ident(), [], _watched(module, layer)
+    thread, watched = get_ident(), _watched(module, layer)
+    caught: dict[
+        bool, tuple[str, Tensor | None]
+    ] = {}  # the last linear layer, the last other one: no more is kept alive
 
     def catch(name: str):
-        def hook(_module, args, *output) -> None:
+        def hook(part, args, *output) -> None:
             values = output[0] if layer is not None else args[0] if args else None
             if get_ident() == thread:  # another thread may use the module at the same time
-                caught.append((name, values))
+                caught[isinstance(part, nn.Linear)] = name, values
 
         return hook
 
@@ -38,15 +41,14 @@ def run_with_features(module: nn.Module, layer: str | None, inputs: Tensor) -> t
     finally:
         for handle in handles:
             handle.remove()
-    linear = [one for one in caught if isinstance(watched[one[0]], nn.Linear)]
-    name, values = (linear or caught or [(layer, None)])[-1]
+    name, values = caught.get(True) or caught.get(False) or (layer, None)
     if not isinstance(values, Tensor):
         raise RuntimeError(
             f"the feature layer '{name}' gave no tensor in this forward pass; pass features= another one"
         )
     if layer is None:
         _LAST[module] = name
-        values = _vectors(values, convolution=not linear)
+        values = _vectors(values, convolution=True not in caught)
     if len(values) % len(inputs):
         raise RuntimeError(
             f"the layer '{name}' sees {len(values)} rows for {len(inputs)} images: no features; pass features= another layer"

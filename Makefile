@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf test test-bridges lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -25,6 +25,9 @@ test: $(READY) ## check the code, the notebooks and the built pages
 	$(ONE) $(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
 	$(BIN)/python book/tools.py build
 	$(BIN)/python -m pytest tests/site -rs
+
+test-bridges: .venv-bridges/.ready ## check metrics of pyiqa and torchmetrics (pyiqa: no commercial use)
+	$(ONE) .venv-bridges/bin/python -m pytest tests/bridges
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab index.ipynb
@@ -56,4 +59,11 @@ clean: ## remove what was built; .venv stays
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c requirements.lock -e ".[book,test]"
+	touch $@
+
+# An environment of its own: its packages are no dependency. openai-clip, which pyiqa brings, needs an old setuptools.
+.venv-bridges/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bridges
+	.venv-bridges/bin/python -m pip install -e . pytest nbval openpyxl pyiqa "torchmetrics[image,multimodal]"
+	.venv-bridges/bin/python -m pip install "setuptools<70"
 	touch $@

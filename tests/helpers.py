@@ -108,7 +108,7 @@ def snapshot(module: nn.Module) -> dict:
                 part.training,
                 sorted(vars(part)),
                 id(vars(part).get("forward")),
-                [len(value) for key, value in sorted(vars(part).items()) if key.endswith("_hooks")],
+                [len(value or ()) for key, value in sorted(vars(part).items()) if key.endswith("_hooks")],
             )
             for name, part in module.named_modules()
         ],

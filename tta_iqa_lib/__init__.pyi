@@ -41,6 +41,8 @@ from .metrics import plcc as plcc
 from .metrics import srcc as srcc
 from .models.backbones import backbone_model as backbone_model
 from .models.backbones import torchvision_model as torchvision_model
+from .models.foreign import from_pyiqa as from_pyiqa
+from .models.foreign import from_torchmetrics as from_torchmetrics
 from .models.quality import QualityModel as QualityModel
 from .models.saving import load_source_model as load_source_model
 from .models.small import small_model as small_model

@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import pictures
 from PIL import Image
-from scipy.io import savemat
 
-from tta_iqa_lib.datasets.databases import DatabaseError, biq2021, clive, from_csv, kadid10k, koniq10k, read, tid2013
+from tta_iqa_lib.datasets.databases import DatabaseError, from_table, read
 from tta_iqa_lib.datasets.near_duplicates import content_groups, load_images
+from tta_iqa_lib.datasets.official import layout
 from tta_iqa_lib.imaging.files import ImageError
 
 TRAIN = [("ss01 (1).jpg", 0.25), ("ss03 (2).jpg", 0.75), ("ss02 (1).jpg", 0.5)]
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def test_biq2021_is_read_with_opinions_subsets_and_the_authors_split(folder):
-    found = biq2021(folder)
+    found = layout("biq2021").read(folder)
     told = {
         path.name: (score, subset, split)
         for path, score, subset, split in zip(found.paths, found.scores, found.subset, found.split, strict=True)
@@ -55,7 +55,7 @@ def test_biq2021_is_read_with_opinions_subsets_and_the_authors_split(folder):
 
 def test_reading_changes_nothing_in_the_folder(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    load_images(biq2021(str(folder)), 8, progress=False)
+    load_images(layout("biq2021").read(str(folder)), 8, progress=False)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -64,49 +64,49 @@ def test_spreadsheets_marks_and_empty_last_lines_do_no_harm(folder, encoding):
     """Excel writes a byte-order mark, spaces, and lines of commas."""
     rows = [(f" {name} ", score) for name, score in TRAIN] + [("", "")]
     table(folder / "Train (Images and MOS).csv", rows, encoding=encoding)
-    assert len(biq2021(folder)) == 5
+    assert len(layout("biq2021").read(folder)) == 5
 
 
 def test_a_folder_without_tables_is_not_biq2021(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DatabaseError, match=r"is not BIQ2021: it holds no '… \(Images and MOS\).csv'") as caught:
-            biq2021(folder)
+        with pytest.raises(DatabaseError, match=r"is not BIQ2021: it holds no '\*\(Images and MOS\).csv'") as caught:
+            layout("biq2021").read(folder)
         assert str(folder) in str(caught.value) and isinstance(caught.value, ValueError)
 
 
 def test_missing_images_are_counted_and_the_first_is_named(folder):
     for name in ("ss03 (2).jpg", "ss02 (1).jpg"):
         (folder / "Images" / name).unlink()
-    with pytest.raises(DatabaseError, match=r"2 of 3 images of '.*Train.*' are missing, first '.*ss03 \(2\).jpg'"):
-        biq2021(folder)
+    with pytest.raises(DatabaseError, match=r"2 of 5 images of .* first '.*ss03 \(2\).jpg' \(line 3 of 'Train .*\)"):
+        layout("biq2021").read(folder)
 
 
 def test_a_missing_column_is_an_error_that_names_the_table_and_what_it_has(folder):
     table(folder / "Test (Images and MOS).csv", TEST, header="Image Name,Opinion")
     with pytest.raises(DatabaseError, match=r"'.*Test.*' has no column 'MOS'; it has Image Name, Opinion"):
-        biq2021(folder)
+        layout("biq2021").read(folder)
 
 
 @pytest.mark.parametrize("bad", ["n/a", "", "nan", "inf", "0,5"])
 def test_what_is_no_number_is_an_error_that_names_table_and_line(folder, bad):
     table(folder / "Train (Images and MOS).csv", [TRAIN[0], (TRAIN[1][0], f'"{bad}"'), TRAIN[2]])
     with pytest.raises(DatabaseError, match=r"'.*Train.*', line 3: .* is not a score"):
-        biq2021(folder)
+        layout("biq2021").read(folder)
 
 
 def test_a_row_without_its_score_is_an_error(folder):
     table(folder / "Train (Images and MOS).csv", [TRAIN[0], TRAIN[1][:1]])
     with pytest.raises(DatabaseError, match="line 3: None is not a score"):
-        biq2021(folder)
+        layout("biq2021").read(folder)
 
 
 def test_tables_without_rows_or_header_are_errors_that_name_them(folder):
     file = table(folder / "Train (Images and MOS).csv", [])
     with pytest.raises(DatabaseError, match=r"'.*Train.*' names no images"):
-        biq2021(folder)
+        layout("biq2021").read(folder)
     file.write_text("")
     with pytest.raises(DatabaseError, match=r"'.*Train.*' has no column 'Image Name'"):
-        biq2021(folder)
+        layout("biq2021").read(folder)
 
 
 # Any table
@@ -117,17 +117,17 @@ def test_any_table_will_do_and_difference_scores_are_negated(tmp_path):
     for name in ("a.png", "deep/b.png"):
         picture(tmp_path / "photos" / name)
     file = table(tmp_path / "opinions.csv", [(10, "deep/b.png"), (32.5, "a.png")], header="dmos,file")
-    found = from_csv(file, "file", "dmos", tmp_path / "photos", higher_is_better=False)
+    found = from_table(file, "file", "dmos", tmp_path / "photos", higher_is_better=False)
     assert found.scores.tolist() == [-10, -32.5] and found.name == "opinions"
     assert found.paths == (tmp_path / "photos/deep/b.png", tmp_path / "photos/a.png")
     assert found.subset.tolist() == found.split.tolist() == ["", ""]
-    assert from_csv(str(file), "file", "dmos", tmp_path / "photos").scores.tolist() == [10, 32.5]
+    assert from_table(str(file), "file", "dmos", tmp_path / "photos").scores.tolist() == [10, 32.5]
 
 
 def test_paths_are_relative_to_the_table_by_default_or_absolute(tmp_path):
     here, there = picture(tmp_path / "set" / "a.png"), picture(tmp_path / "elsewhere" / "b.png")
     file = table(tmp_path / "set" / "t.csv", [("a.png", 1), (there, 2)], header="path,score")
-    assert from_csv(file).paths == (here, there)
+    assert from_table(file).paths == (here, there)
 
 
 def test_a_table_is_read_as_a_folder_is(tmp_path):
@@ -140,12 +140,12 @@ def test_a_table_is_read_as_a_folder_is(tmp_path):
 def test_a_table_that_does_not_exist_is_an_error_that_names_it(tmp_path):
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(DatabaseError, match="no such file") as caught:
-            from_csv(path)
+            from_table(path)
         assert str(path) in str(caught.value)
 
 
 def test_select_takes_an_index_a_mask_or_a_slice(folder):
-    whole = biq2021(folder)
+    whole = layout("biq2021").read(folder)
     mask = whole.subset == "ss01"
     expected = [i for i, chosen in enumerate(mask) if chosen]
     assert len(expected) == 2
@@ -165,7 +165,7 @@ def test_select_takes_an_index_a_mask_or_a_slice(folder):
 
 
 def single(path):
-    return from_csv(table(path.with_suffix(".csv"), [(path.name, 1)], header="path,score"))
+    return from_table(table(path.with_suffix(".csv"), [(path.name, 1)], header="path,score"))
 
 
 @pytest.mark.parametrize("upright", [False, True])
@@ -202,14 +202,14 @@ def test_every_size_gives_whole_grey_levels_of_the_size_asked_for(tmp_path, size
 def test_images_come_in_the_order_of_the_database(tmp_path):
     for i in range(4):
         picture(tmp_path / f"{i}.png", (10 * i, 0, 0))
-    whole = from_csv(table(tmp_path / "t.csv", [(f"{i}.png", i) for i in (2, 0, 3, 1)], header="path,score"))
+    whole = from_table(table(tmp_path / "t.csv", [(f"{i}.png", i) for i in (2, 0, 3, 1)], header="path,score"))
     assert load_images(whole, 6, progress=False)[:, 0, 0, 0].tolist() == [20, 0, 30, 10]
 
 
 def test_an_unreadable_image_is_named(folder):
     (folder / "Images" / "ss02 (1).jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"ss02 \(1\).jpg"):
-        load_images(biq2021(folder), 8, progress=False)
+        load_images(layout("biq2021").read(folder), 8, progress=False)
 
 
 # Contents
@@ -280,93 +280,3 @@ def test_contents_are_found_across_the_chunks_in_which_thumbnails_are_made():
     images = torch.cat([pictures(1, 16), torch.zeros(300, 3, 16, 16), pictures(1, 16)])
     labels = content_groups(images)
     assert labels[0] == labels[301] and len(np.unique(labels)) == 301
-
-
-# Other official layouts
-
-
-@pytest.fixture
-def layouts(tmp_path):
-    """Each database as its authors publish it, with two images (three in TID2013)."""
-    for name in ("1024x768/10004473376.jpg", "1024x768/10007357496.jpg"):
-        picture(tmp_path / "koniq" / name)
-    rows = [("10004473376.jpg", 0, 3.9), ("10007357496.jpg", 1, 2.1)]
-    table(tmp_path / "koniq" / "koniq10k_scores_and_distributions.csv", rows, '"image_name","c1","MOS"')
-    for name in ("I01_01_01.png", "I02_01_05.png"):
-        picture(tmp_path / "kadid" / "images" / name)
-    rows = [("I01_01_01.png", "I01.png", 4.57, 0.5), ("I02_01_05.png", "I02.png", 1.2, 0.4)]
-    table(tmp_path / "kadid" / "dmos.csv", rows, "dist_img,ref_img,dmos,var")
-    for name in ("i01_01_1.bmp", "I01_02_5.BMP", "I25_24_5.bmp"):
-        picture(tmp_path / "tid" / "distorted_images" / name)
-    (tmp_path / "tid" / "mos_with_names.txt").write_text("5.51429 I01_01_1.bmp\n3.2 I01_02_5.bmp\n0.9 i25_24_5.bmp\n")
-    for name in ("Images/trainingImages/t1.bmp", "Images/3.bmp", "Images/1024.JPG"):
-        picture(tmp_path / "clive" / name)
-    cells = np.array([[name] for name in ("t1.bmp", "3.bmp", "1024.JPG")], dtype=object)
-    (tmp_path / "clive" / "Data").mkdir()
-    savemat(tmp_path / "clive" / "Data" / "AllImages_release.mat", {"AllImages_release": cells})
-    savemat(tmp_path / "clive" / "Data" / "AllMOS_release.mat", {"AllMOS_release": np.array([[50.0, 63.9, 35.0]])})
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "title", "scores", "files", "contents"),
-    [
-        ("koniq", "KonIQ-10k", [3.9, 2.1], ["10004473376.jpg", "10007357496.jpg"], ["", ""]),
-        ("kadid", "KADID-10k", [4.57, 1.2], ["I01_01_01.png", "I02_01_05.png"], ["I01", "I02"]),
-        (
-            "tid",
-            "TID2013",
-            [5.51429, 3.2, 0.9],
-            ["i01_01_1.bmp", "I01_02_5.BMP", "I25_24_5.bmp"],
-            ["i01", "i01", "i25"],
-        ),
-        ("clive", "LIVE In the Wild", [63.9, 35.0], ["3.bmp", "1024.JPG"], ["", ""]),
-    ],
-)
-def test_a_folder_is_recognised_by_its_layout(layouts, name, title, scores, files, contents):
-    """Also where names differ in capitals; the images that trained the observers are left out."""
-    found = read(layouts / name)
-    assert found.name == title and found.scores.tolist() == scores
-    assert [path.name for path in found.paths] == files and all(path.is_file() for path in found.paths)
-    assert found.content.tolist() == contents
-    assert found.select([1]).content.tolist() == contents[1:2]
-
-
-def test_biq2021_is_recognised_too(folder):
-    assert read(folder).name == "BIQ2021"
-
-
-def test_the_smaller_images_of_koniq_will_do(layouts):
-    (layouts / "koniq" / "1024x768").rename(layouts / "koniq" / "512x384")
-    assert read(layouts / "koniq").paths[0].parent.name == "512x384"
-
-
-@pytest.mark.parametrize("name", ["koniq", "kadid", "tid", "clive"])
-def test_every_layout_counts_its_missing_images(layouts, name):
-    read(layouts / name).paths[1].unlink()
-    with pytest.raises(DatabaseError, match=r"1 of \d images of '.*' are missing, first"):
-        read(layouts / name)
-
-
-def test_a_folder_of_no_known_layout_is_an_error_that_lists_them(tmp_path):
-    with pytest.raises(DatabaseError, match=r"holds none of .*mos_with_names.txt.*\.csv\) will do"):
-        read(tmp_path)
-    with pytest.raises(DatabaseError, match="is no folder"):
-        read(tmp_path / "none")
-
-
-@pytest.mark.parametrize(
-    ("reader", "what"), [(koniq10k, "KonIQ-10k"), (kadid10k, "KADID"), (tid2013, "TID"), (clive, "LIVE")]
-)
-def test_a_reader_says_what_it_misses(tmp_path, reader, what):
-    with pytest.raises(DatabaseError, match=f"is not {what}.*: it holds no '"):
-        reader(tmp_path)
-
-
-def test_tables_that_are_broken_are_errors_that_name_them(layouts):
-    (layouts / "tid" / "mos_with_names.txt").write_text("5.5 I01_01_1.bmp\nI01_02_5.bmp\n")
-    with pytest.raises(DatabaseError, match=r"mos_with_names.txt', line 2: expected a score and a name"):
-        read(layouts / "tid")
-    (layouts / "clive" / "Data" / "AllMOS_release.mat").write_bytes(b"no matrix")
-    with pytest.raises(DatabaseError, match="does not hold the tables of LIVE In the Wild"):
-        read(layouts / "clive")

@@ -5,7 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from tta_iqa_lib.datasets.databases import DatabaseError, biq2021, from_csv, tid2013
+from tta_iqa_lib.datasets.databases import DatabaseError, from_table
+from tta_iqa_lib.datasets.official import layout
 
 EXPECTED = [("a.png", 3.5), ("b.png", 1.25), ("sub/c.png", 4.0)]
 
@@ -25,7 +26,7 @@ def write(folder, content: str | bytes):
 
 
 def rows(file, **options) -> list[tuple[str, float]]:
-    found = from_csv(file, **options)
+    found = from_table(file, **options)
     paths = [path.relative_to(file.parent).as_posix() for path in found.paths]
     return list(zip(paths, found.scores.tolist(), strict=True))
 
@@ -63,7 +64,7 @@ def test_a_name_is_found_by_its_letters_or_by_its_bytes(folder, encoding):
     """A table in Latin-1 beside files named in UTF-8, or in Latin-1 themselves."""
     name = os.fsencode(folder) + b"/" + "caf\u00e9.png".encode(encoding)
     os.rename(folder / "a.png", name)
-    (found,) = from_csv(write(folder, "path,score\ncaf\u00e9.png,1\n".encode("latin-1"))).paths
+    (found,) = from_table(write(folder, "path,score\ncaf\u00e9.png,1\n".encode("latin-1"))).paths
     assert os.fsencode(found) == name
 
 
@@ -93,7 +94,7 @@ def test_a_name_is_found_by_its_letters_or_by_its_bytes(folder, encoding):
 )
 def test_every_fault_is_one_error_that_names_the_table_and_the_line(folder, text, complaint):
     with pytest.raises(DatabaseError, match=complaint) as caught:
-        from_csv(write(folder, text))
+        from_table(write(folder, text))
     assert "table.csv" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -104,7 +105,7 @@ def test_a_table_that_may_not_be_read_is_an_error_that_names_it(folder, monkeypa
     file = write(folder, PLAIN)
     monkeypatch.setattr(type(file), "read_bytes", refuse)
     with pytest.raises(DatabaseError, match=r"cannot read '.*table\.csv': Permission denied"):
-        from_csv(file)
+        from_table(file)
 
 
 def test_no_image_of_biq2021_is_in_both_splits(tmp_path):
@@ -113,10 +114,10 @@ def test_no_image_of_biq2021_is_in_both_splits(tmp_path):
     for name in ("Train", "Test"):
         (tmp_path / f"{name} (Images and MOS).csv").write_text("Image Name,MOS\nss01 (1).jpg,0.5\n")
     with pytest.raises(DatabaseError, match=r"'ss01 \(1\)\.jpg' is there already"):
-        biq2021(tmp_path)
+        layout("biq2021").read(tmp_path)
 
 
 def test_lines_of_tid2013_are_counted_with_the_blank_ones(tmp_path):
     (tmp_path / "mos_with_names.txt").write_text("5.5 a.bmp\n\nx b.bmp\n")
     with pytest.raises(DatabaseError, match="line 3: 'x' is not a score"):
-        tid2013(tmp_path)
+        layout("tid2013").read(tmp_path)

@@ -74,7 +74,9 @@ def test_normalise_is_applied_before_the_module():
 
 def test_an_unknown_feature_layer_is_an_error_that_lists_names():
     with pytest.raises(ValueError, match=r"no layer 'avgpool'.*body\.1.*head"):
-        wrap_model(two(OUTPUTS["(B,)"]))
+        wrap_model(two(OUTPUTS["(B,)"]), features="avgpool")
+    with pytest.raises(ValueError, match="views must be 1, 2 or 8; got 3"):
+        wrap_model(two(OUTPUTS["(B,)"]), views=3)
 
 
 def test_a_feature_layer_that_gave_no_tensor_is_an_error_only_when_features_are_asked_for():

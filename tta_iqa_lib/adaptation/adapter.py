@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .loop import adapt_batch, checked
 from .normalisation import batchnorm_layers, norm_affine
-from .protocols import OptimizerMaker, ParamPicker, is_scoring_model
+from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .recipes import recipe_of
 from .replays import Replays
 from .rules import Carried, Source, Statistics
@@ -49,7 +50,8 @@ class Adapter:
         scores = adapter(images)  # (B, 3, H, W) in [0, 1] → (B,)
 
     Args:
-        model: a `QualityModel`, or what `wrap_model` returns. It is not copied and not changed.
+        model: a `QualityModel`, what `wrap_model` returns, or a learned metric of pyiqa or torchmetrics, which is wrapped. It is
+            not copied and not changed.
         losses: functions `loss(context) -> scalar`, each with an optional `weight` and `copies`; None or empty: statistics only.
         statistics: rule of the BatchNorm statistics: `Source()`, `Batch()`, `Blend(alpha)`, `Shrink(prior)`, `Ema(momentum)`,
             `Adaptive()`, `First(rule)`. None: the model's recipe's if the model has BatchNorm layers, else `Source()`.
@@ -66,6 +68,9 @@ class Adapter:
 
     Raises:
         TypeError, ValueError: no quality model, or impossible settings; settings of the optimiser without a loss.
+
+    Warns:
+        UserWarning: the default recipe adapts BatchNorm's statistics, and the model has no such layer.
     """
 
     def __init__(
@@ -90,9 +95,7 @@ class Adapter:
         capture: bool = False,
     ):
         if not is_scoring_model(model):
-            raise TypeError(
-                f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
-            )
+            model = wrapped_metric(model)
         if not isinstance(episodes_per_pass, int) or episodes_per_pass < 1:
             raise ValueError(f"episodes_per_pass must be a whole number of at least 1; got {episodes_per_pass!r}")
         if not isinstance(seed, int):
@@ -282,6 +285,14 @@ def _recipe(model: nn.Module, losses: tuple, scoring: dict, learning: dict, seed
     if learning and not losses:
         raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
     default = recipe_of(model).inference
+    if not losses and "statistics" not in scoring and not batchnorm_layers(model):
+        layers = {name.rpartition(".")[0] for name in norm_affine(model)}
+        cure = f"pass losses=[…], and they adapt γ and β of its {len(layers)} normalisation layers"
+        warnings.warn(
+            "the model has no BatchNorm layer, whose statistics the default recipe adapts: it scores as the source does; "
+            + (cure if layers else "it has no other normalisation layer; pass losses=[…] and params="),
+            stacklevel=3,
+        )
     if not losses and "statistics" not in scoring:
         whole = {"gate": default.gate, "ensemble": default.ensemble, "match_source": default.match_source}
         scoring = whole | {"views": getattr(model, "views", 1)} | scoring

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,29 @@ class ScoringModel(Protocol):
 def is_scoring_model(model: object) -> TypeIs[ScoringModel]:
     """Whether a model has all of a `ScoringModel`. (Since Python 3.12 `isinstance` asks a protocol, and sees no buffers.)"""
     return callable(model) and all(hasattr(model, name) for name in ScoringModel.__annotations__)
+
+
+# How metrics of other packages are wrapped: package of the class → module and function. By name, as it stands above the method.
+WRAPPERS = {
+    "pyiqa": ("tta_iqa_lib.models.foreign", "from_pyiqa"),
+    "torchmetrics": ("tta_iqa_lib.models.foreign", "from_torchmetrics"),
+}
+
+
+def wrapped_metric(model: object) -> Any:
+    """The `ScoringModel` of a metric of a package in `WRAPPERS`.
+
+    Raises:
+        TypeError: it is of no such package.
+        ValueError: a metric that cannot be adapted; says why.
+    """
+    package = type(model).__module__.partition(".")[0]
+    if package in WRAPPERS:
+        module, function = WRAPPERS[package]
+        return getattr(import_module(module), function)(model)
+    raise TypeError(
+        f"{type(model).__name__} is not a quality model of this library: wrap it first, tta.wrap_model(module, …)"
+    )
 
 
 class CopyMaker(Protocol):

@@ -1,4 +1,4 @@
-"""Scoring files on disk: any images, at their native resolution, in crops (chapter 11)."""
+"""Scoring files on disk: any images, at their native resolution, in crops."""
 
 from __future__ import annotations
 

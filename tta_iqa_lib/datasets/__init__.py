@@ -3,5 +3,16 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["databases", "near_duplicates", "tables", "tinyshift"]
+    __name__,
+    submodules=[
+        "checking",
+        "databases",
+        "layouts",
+        "meta_info",
+        "near_duplicates",
+        "official",
+        "sheets",
+        "tables",
+        "tinyshift",
+    ],
 )

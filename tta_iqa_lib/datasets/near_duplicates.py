@@ -1,4 +1,4 @@
-"""What do a database's pictures show? Near-duplicates must not stand on two sides of a split (chapter 11)."""
+"""What do a database's pictures show? Near-duplicates must not stand on two sides of a split."""
 
 from __future__ import annotations
 

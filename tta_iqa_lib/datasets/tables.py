@@ -1,4 +1,4 @@
-"""Tables of image paths and opinions as people keep them: any encoding, any delimiter; every fault is named with its line.
+"""Tables of image paths and opinions as people keep them: text, Excel, Parquet; every fault is named with its line.
 
 Chapter 11.
 """
@@ -9,60 +9,132 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+SHEETS = (".xlsx", ".xlsm", ".parquet")  # read by packages of their own
+TEXTS = (".csv", ".tsv", ".tab", ".txt")
+
 
 class DatabaseError(ValueError):
-    """A folder or file does not hold the database it should; the message says what is missing. Chapter 11."""
+    """A folder or file does not hold the database it should; the message says what is missing."""
 
 
-def read_table(file: Path, folder: Path, path_column: str, score_column: str) -> tuple[list[Path], list[float]]:
-    """The paths and opinions of a table with a header line, in its order; lines that are blank do not count. Chapter 11.
+@dataclass(frozen=True)
+class Table:
+    """Cells under a header, each row with its line.
 
-    Comma, semicolon, tab or bar part the columns. Where it is the semicolon, 3,5 is a number, as spreadsheets have it.
+    Attributes:
+        file: where they come from.
+        header: names of the columns.
+        rows: cells by column; a short row lacks the last ones.
+        lines: number of each row in the file.
+        encoding: of a text; file names may be in it, too.
+        decimal_comma: is 3,5 a number?
+    """
+
+    file: Path
+    header: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+    encoding: str = "utf-8"
+    decimal_comma: bool = False
+
+    @property
+    def places(self) -> list[str]:
+        """Where each row stands, in words."""
+        return [f"line {line}" for line in self.lines]
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a column, without spaces around them.
+
+        Raises:
+            DatabaseError: there is none of that name, or two.
+        """
+        if self.header.count(name) != 1:
+            what = f"two columns '{name}'" if name in self.header else f"no column '{name}'"
+            raise DatabaseError(f"'{self.file}' has {what}; it has {', '.join(filter(None, self.header))}")
+        return [row.get(name, "").strip() for row in self.rows]
+
+    def scores(self, name: str) -> list[float]:
+        """A column of opinions.
+
+        Raises:
+            DatabaseError: no such column, or a cell that is no finite number.
+        """
+        self.column(name)
+        cells = [row.get(name) for row in self.rows]
+        if self.decimal_comma:
+            cells = [cell and cell.replace(",", ".") for cell in cells]
+        return [parse_score(cell, self.file, line) for cell, line in zip(cells, self.lines, strict=True)]
+
+    def paths(self, name: str, folder: Path) -> list[Path]:
+        """A column of names of files in a folder, which need not be there.
+
+        Raises:
+            DatabaseError: no such column, or an empty cell.
+        """
+        names = self.column(name)
+        if "" in names:
+            raise DatabaseError(f"'{self.file}', line {self.lines[names.index('')]}: no path")
+        return [_find(folder, cell, self.encoding) for cell in names]
+
+
+def read_table(file: Path, *columns: str, sheet: str | None = None, header: Sequence[str] | None = None) -> Table:
+    """A table: Excel (.xlsx), Parquet, or text. Rows that are blank do not count.
+
+    In a text, comma, semicolon, tab or bar part the columns. Where it is the semicolon, 3,5 is a number, as spreadsheets have it.
 
     Args:
-        file: the table.
-        folder: what its paths are relative to.
-        path_column, score_column: names in the header.
+        columns: names that its header should have; they tell the delimiter, and which row of a sheet is the header.
+        sheet: name of a sheet of a workbook; its first by default.
+        header: names of the columns of a text that has no header; commas or spaces part them.
 
     Raises:
-        DatabaseError: no such column, a stray quote, a line of another length, a path that is missing, twice there or leads
-            to no file, a score that is no number.
+        DatabaseError: it cannot be read, a stray quote, a row of another length.
     """
-    text, encoding = read_text(file)
-    delimiter = _delimiter(text, path_column, score_column)
-    rows = _rows(text, delimiter, file)
-    _, header = next(rows, (1, []))
-    header = [name.strip() for name in header]
-    for column in (path_column, score_column):
-        if header.count(column) != 1:
-            what = f"two columns '{column}'" if column in header else f"no column '{column}'"
-            raise DatabaseError(f"'{file}' has {what}; it has {', '.join(header)}")
-    paths, scores, lines = [], [], []
+    suffix = file.suffix.lower()
+    if suffix in SHEETS:
+        from .sheets import read_sheet
+
+        rows = read_sheet(file, columns, sheet)
+        encoding, delimiter = "utf-8", ""
+    else:
+        text, encoding = read_text(file)
+        delimiter = _delimiter(text, *columns)
+        rows = _rows(text, delimiter, file) if header is None else _plain_rows(text, header, file)
+    _, first = next(rows, (1, []))
+    names = [name.strip() for name in first]
+    cells, lines = [], []
     for line, row in rows:
-        if len(row) > len(header) and any(cell.strip() for cell in row[len(header) :]):
-            raise DatabaseError(f"'{file}', line {line}: {len(row)} cells under a header of {len(header)}")
-        cells = dict(zip(header, row, strict=False))
-        if not cells.get(path_column, "").strip():
-            raise DatabaseError(f"'{file}', line {line}: no path")
-        score = cells.get(score_column)
-        if delimiter == ";" and score:
-            score = score.replace(",", ".")
-        scores.append(parse_score(score, file, line))
-        paths.append(_find(folder, cells[path_column].strip(), encoding))
+        if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
+            raise DatabaseError(f"'{file}', line {line}: {len(row)} cells under a header of {len(names)}")
+        found = dict(zip(names, row, strict=False))
+        if suffix in SHEETS and columns and not any(found.get(column, "?") for column in columns):
+            continue  # a remark beside or below the table
+        cells.append(found)
         lines.append(line)
-    check_paths(paths, file, lines)
-    return paths, scores
+    return Table(file, names, cells, lines, encoding, delimiter == ";")
+
+
+def _plain_rows(text: str, header: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
+    yield 0, list(header)
+    for line, content in enumerate(text.splitlines(), 1):
+        if content.strip():
+            row = re.split(r"\s*,\s*|\s+", content.strip())
+            if len(row) != len(header):
+                raise DatabaseError(f"'{file}', line {line}: expected {' and '.join(header)}")
+            yield line, row
 
 
 def read_text(file: Path) -> tuple[str, str]:
     """The text of a table, and its encoding: by its mark, else UTF-8, else that of Windows.
 
-    Chapter 11.
+
 
     Raises:
         DatabaseError: it cannot be opened, or is no text.
@@ -132,7 +204,7 @@ def _find(folder: Path, name: str, encoding: str) -> Path:
 
 
 def parse_score(text: str | None, file: Path, line: int) -> float:
-    """A finite number. Chapter 11.
+    """A finite number.
 
     Raises:
         DatabaseError: anything else; names the table and the line.
@@ -146,20 +218,26 @@ def parse_score(text: str | None, file: Path, line: int) -> float:
     return score
 
 
-def check_paths(paths: list[Path], file: Path, lines: list[int] | None = None) -> None:
-    """Every image is there, and once. Chapter 11.
+def check_paths(paths: Sequence[Path], source: Path, places: Sequence[str] | None = None) -> None:
+    """Every image is there, and once.
+
+    Args:
+        source: the table, or the folder of several.
+        places: where each path stands in it; by default its number.
 
     Raises:
         DatabaseError: some are missing, one is there twice, or there are none.
     """
     if not paths:
-        raise DatabaseError(f"'{file}' names no images")
-    places = [f"line {line}" for line in lines] if lines else [f"number {i}" for i in range(1, len(paths) + 1)]
+        raise DatabaseError(f"'{source}' names no images")
+    places = places or [f"number {i}" for i in range(1, len(paths) + 1)]
     first: dict[str, str] = {}
     for path, place in zip(paths, places, strict=True):
         if (before := first.setdefault(os.path.normpath(path), place)) != place:
-            raise DatabaseError(f"'{file}', {place}: '{path.name}' is there already, as {before}")
+            raise DatabaseError(f"'{source}', {place}: '{path.name}' is there already, as {before}")
     missing = [(path, place) for path, place in zip(paths, places, strict=True) if not path.is_file()]
     if missing:
         path, place = missing[0]
-        raise DatabaseError(f"{len(missing)} of {len(paths)} images of '{file}' are missing, first '{path}' ({place})")
+        raise DatabaseError(
+            f"{len(missing)} of {len(paths)} images of '{source}' are missing, first '{path}' ({place})"
+        )

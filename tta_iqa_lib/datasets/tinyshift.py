@@ -1,4 +1,4 @@
-"""TinyShift: a benchmark of shifts that is built from what is installed (chapters 3 and 4).
+"""TinyShift: a benchmark of shifts that is built from what is installed.
 
 Crops of photographs that installed packages carry and of procedural scenes are distorted; their label, called *quality*,
 is computed by full-reference metrics. It is not a human opinion. Contents, shifts, numbers and roles are fixed in `TARGETS`
@@ -247,7 +247,7 @@ def _arrays(split: str) -> dict[str, Tensor | np.ndarray]:
 
 
 def tinyshift(split: str = DEVELOPMENT) -> tuple[Tensor, Tensor, Meta]:
-    """A split of TinyShift, built at its first use (seconds) and cached outside the repository. Chapter 4.
+    """A split of TinyShift, built at its first use (seconds) and cached outside the repository.
 
     Args:
         split: "source/train", "source/test" or one of `TARGETS` ("target/haze", …).

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import get_ident
 
 import torch
 from torch import Tensor, nn
 
+from .features import run_with_features
 from .quality import ScoringModel
 
 
@@ -17,33 +17,19 @@ class WrappedModel(ScoringModel):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, module: nn.Module, layer: str, score: Callable | None, mean, std, higher_is_better: bool):
-        super().__init__(higher_is_better=higher_is_better)
+    def __init__(self, module: nn.Module, layer: str | None, score: Callable | None, mean, std, **about):
+        super().__init__(**about)
         self.module, self.layer, self.score = module, layer, score
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: Tensor, with_features: bool = False):
         """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""
-        caught: list[Tensor] = []
-        thread = get_ident()
-
-        def catch(_module, _inputs, output) -> None:
-            if get_ident() == thread:  # another thread may use the module at the same time
-                caught.append(output)
-
-        # A hook for the time of one call: the user's module keeps no trace of it.
-        handle = self.module.get_submodule(self.layer).register_forward_hook(catch)
-        try:
-            output = self.module((images - self.mean) / self.std)
-        finally:
-            handle.remove()
-        scores = self._read(output, images.shape[0])
+        inputs = (images - self.mean) / self.std
         if not with_features:
-            return scores
-        if not caught or not isinstance(caught[-1], Tensor):
-            raise RuntimeError(f"the feature layer '{self.layer}' gave no tensor in this forward pass")
-        return scores, caught[-1].flatten(1)
+            return self._read(self.module(inputs), images.shape[0])
+        output, features = run_with_features(self.module, self.layer, inputs)
+        return self._read(output, images.shape[0]), features
 
     def _read(self, output, count: int) -> Tensor:
         if self.score is not None:
@@ -67,29 +53,38 @@ class WrappedModel(ScoringModel):
 
 def wrap_model(
     module: nn.Module,
-    features: str = "avgpool",
+    features: str | None = None,
     score: Callable | None = None,
     normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     higher_is_better: bool = True,
+    crop: int | None = None,
+    views: int = 1,
+    predicts: str = "quality",
+    side: int | None = None,
 ) -> WrappedModel:
     """Put any quality model behind the library's interface. The module is used, not copied, and never changed.
 
     Args:
         module: takes images (B, 3, H, W), gives (B,), (B, 1), a tuple whose first part is that, or a dictionary.
-        features: name of the layer whose output, flattened to (B, D), serves as features (see `named_modules()`).
+        features: name of the layer whose output, flattened to (B, D), serves as features (see `named_modules()`). None: what
+            goes into the last linear layer, which is found when it runs.
         score: reads the scores from the module's output, where the rules above do not fit.
         normalise: (mean, std) per channel that the module expects; None: it takes RGB in [0, 1] as it is.
         higher_is_better: False for scores such as DMOS.
+        crop, views, predicts, side: what it was trained on, see `ScoringModel`.
 
     Raises:
-        ValueError: no layer of that name.
+        ValueError: no layer of that name; views other than 1, 2 or 8.
     """
     names = [name for name, _ in module.named_modules() if name]
-    if features not in names:
+    if features is not None and features not in names:
         raise ValueError(
             f"no layer '{features}' in the module; pass features= one of {', '.join(names[-12:])} (last of {len(names)})"
         )
+    if views not in (1, 2, 8):
+        raise ValueError(f"views must be 1, 2 or 8; got {views!r}")
     mean, std = normalise or ((0.0,), (1.0,))
     like = next((p for p in module.parameters()), torch.zeros(()))
     mean, std = (torch.as_tensor(v, dtype=like.dtype, device=like.device).view(1, -1, 1, 1) for v in (mean, std))
-    return WrappedModel(module, features, score, mean, std, higher_is_better)
+    about = {"higher_is_better": higher_is_better, "crop": crop, "views": views, "predicts": predicts, "side": side}
+    return WrappedModel(module, features, score, mean, std, **about)

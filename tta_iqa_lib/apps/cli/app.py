@@ -16,7 +16,7 @@ from .output import KEEP_BYTES, print_lines
 app = typer.Typer(help="Blind image quality with test-time adaptation.", no_args_is_help=True, add_completion=False)
 
 # How `evaluate` and `train` are told of a table of opinions.
-DATABASE = "A folder in an official layout, or a table (.csv) of paths and opinions."
+DATABASE = "A folder in an official layout, or a table (.csv, .xlsx, .parquet) of paths and opinions."
 PathColumn = Annotated[str, typer.Option(help="Of a table: the column of image paths.")]
 ScoreColumn = Annotated[str, typer.Option(help="Of a table: the column of opinions.")]
 ImageFolder = Annotated[

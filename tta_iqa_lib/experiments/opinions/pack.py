@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm.auto import tqdm
 
-from ...datasets.databases import Database, DatabaseError, from_csv, read
+from ...datasets.databases import Database, DatabaseError, from_table, read
 from ...datasets.near_duplicates import content_groups
 from ...imaging.crops import resize_to
 from ...imaging.files import read_image
@@ -91,7 +91,7 @@ def read_part(path: str | Path) -> Database:
     score = next((name for name in SCORES if name in header), None)
     if score is None:
         raise DatabaseError(f"'{path}': expected a column {' or '.join(SCORES)}; it has {', '.join(header)}")
-    database = from_csv(path, score_column=score)
+    database = from_table(path, score_column=score)
     content = next((name for name in CONTENTS if name in header), None)
     if content is None:
         return database

@@ -14,7 +14,7 @@ def small_opinions(tmp_path, monkeypatch):
     """The experiment on opinions with pictures of 40 pixels, a small untrained network, and a cache of the test's own."""
     import tta_iqa_lib as tta
     from tta_iqa_lib.experiments.opinions import pack, sources, study
-    from tta_iqa_lib.models import backbones
+    from tta_iqa_lib.models import saving
 
     monkeypatch.setenv("TTA_IQA_CACHE", str(tmp_path / "cache"))
     for module in (pack, sources):
@@ -23,7 +23,7 @@ def small_opinions(tmp_path, monkeypatch):
     def small(_name, pretrained=True, hidden=0, **about):
         return tta.small_model((4, 6), **about)
 
-    for module in (sources, backbones):  # the second one reads it from its file
+    for module in (sources, saving):  # the second one reads it from its file
         monkeypatch.setattr(module, "backbone_model", small)
     monkeypatch.setattr(sources, "SHARES", (0.5, 0.25, 0.25))
     seeds = dict.fromkeys(sources.SOURCES, 1) | {"live": 2}

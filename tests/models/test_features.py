@@ -6,7 +6,7 @@ from helpers import pictures, seeded, snapshot, tiny_mixed
 from torch import nn
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.models.quality import wrap_model
+from tta_iqa_lib.models.wrapping import wrap_model
 
 
 class Order(nn.Module):

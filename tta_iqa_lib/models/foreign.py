@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .quality import WrappedModel, wrap_model
+from .wrapping import WrappedModel, wrap_model
 
 
 def from_pyiqa(

@@ -60,7 +60,7 @@ def train(
     Known layouts: as `evaluate`. Without a database source-SEED.safetensors is trained on TinyShift's source split; then only
     --seed, --epochs and --out count.
     """
-    from ...models.quality import data_folder
+    from ...store import data_folder
 
     for seed in seeds or [0]:
         if database is None:
@@ -104,7 +104,7 @@ def _place(out: Path, stem: str, seeds: list[int] | None) -> Path:
 
 
 def _tinyshift(file: Path, seed: int, epochs: int) -> None:
-    from ...models.quality import save_model
+    from ...models.saving import save_model
     from ...models.training import train_source
 
     model, about = train_source(seed, epochs)
@@ -116,7 +116,7 @@ def _opinions(file: Path, database, settings, device: str | None) -> None:
     import torch
 
     from ...models.fine_tuning import draw_curve, train_on_opinions
-    from ...models.quality import save_model
+    from ...models.saving import save_model
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = file.with_suffix(".checkpoint")

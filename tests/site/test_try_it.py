@@ -18,7 +18,7 @@ from tta_iqa_lib.imaging.crops import grid_crops
 from tta_iqa_lib.models.quality import data_folder
 
 PAGE = "book/try_it.html"
-PATIENCE = 120_000  # milliseconds: other tests may have the processor
+PATIENCE = 240_000  # milliseconds: other tests may have the processor
 # What the model was given: the pixels of the pictures in the table, as they stand on their canvases.
 PIXELS = """() => [...document.querySelectorAll('#try-rows canvas')].map((canvas) => {
     const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);

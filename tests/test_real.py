@@ -1,6 +1,7 @@
-"""The main job on real photographs with human scores: BIQ2021, where it lies beside the project. Never committed."""
+"""Real photographs with human scores, where they lie beside the project. Never committed."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,19 @@ from typer.testing import CliRunner
 
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.datasets.checking import check
+from tta_iqa_lib.models.quality import data_folder
 
-FOLDER = Path(__file__).parents[2] / "shared" / "biq2021"  # ../shared from the project's root
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs ../shared/biq2021 (BIQ2021 in its official layout)")
+SHARED = Path(__file__).parents[2] / "shared"  # ../shared from the project's root
 
 
+def needs(database: str):
+    return pytest.mark.skipif(not (SHARED / database).is_dir(), reason=f"needs ../shared/{database}")
+
+
+@needs("biq2021")
 def test_a_folder_of_real_photographs_is_scored_and_adapted(tmp_path):
     """Every photograph gets a finite score, in its own direction, and adapting changes the scores."""
-    chosen = sorted((FOLDER / "Images").glob("*.jpg"))[::150]
+    chosen = sorted((SHARED / "biq2021" / "Images").glob("*.jpg"))[::150]
     out = tmp_path / "out.csv"
     result = CliRunner().invoke(app, ["score", *map(str, chosen), "--adapt", "--csv", str(out), "--batch-size", "12"])
     rows = list(csv.DictReader(out.open()))
@@ -36,3 +41,10 @@ def test_the_real_databases_that_lie_beside_the_project():
     assert agiqa.faults == () and agiqa.facts[:2] == ("896 images", "90 contents")
     clive = check(FOLDER.parent / "live-challenge" / "scores.csv", sample=4, score_column="mos")
     assert clive.faults == () and clive.facts[0] == "1,162 images"
+@needs("live-challenge")
+def test_the_shipped_quantiles_are_those_of_people_s_opinions():
+    with (SHARED / "live-challenge" / "scores.csv").open() as file:
+        opinions = [float(row["mos"]) for row in csv.DictReader(file)]
+    shipped = json.loads((data_folder() / "models" / "LIVE-Challenge-quantiles.json").read_text("utf-8"))
+    assert shipped["photographs"] == len(opinions) == 1162
+    np.testing.assert_allclose(shipped["quantiles"], np.quantile(opinions, np.linspace(0, 1, 101)), atol=0.0051)

@@ -1,14 +1,14 @@
 // "Try it on your own photographs": scores pictures in the browser and shows them in a table.
 // Pictures are drawn on canvases of this page and go into a model that runs here, in WebAssembly. Nothing is sent anywhere.
 
-const CROP = 96, GRID = 3, SHORT = 288, PRIOR = 16, MOST = 40;
-const ROWS = GRID * GRID, SIZE = ROWS * 3 * CROP * CROP; // crops of a picture, and their numbers
+const GRID = 2, ROWS = GRID * GRID, PRIOR = 16, MOST = 20; // ROWS: crops of a picture
 const part = (name) => document.getElementById(`try-${name}`);
 const here = (path) => new URL(path, import.meta.url);
 const say = (text) => { part("status").textContent = text; };
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const pause = () => new Promise((resolve) => setTimeout(resolve, 20)); // lets the browser show what was said
 let ort, session, turn = Promise.resolve();
+let model; // {crop, side, views, layers} and the quantiles of people's opinions
 let pictures = []; // {name, canvas, crops} and the columns of the table
 let share = null; // what the reader chose; null: α = B / (B + PRIOR)
 let order = { key: "adapted", sign: -1 };
@@ -21,16 +21,19 @@ async function fetchBytes(path, packed = false) {
   return (packed ? new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))) : answer).arrayBuffer();
 }
 
+const fetchJson = async (path) => JSON.parse(new TextDecoder().decode(await fetchBytes(path)));
+
 async function start() {
   part("start").disabled = true;
   say("Fetching the model and its runtime …");
   try {
-    const [runtime, wasmBinary, model] = await Promise.all([
-      import(here("ort/ort.mjs")), fetchBytes("ort/ort.wasm.gzip", true), fetchBytes("try/model.onnx"),
+    const [runtime, wasmBinary, graph, about] = await Promise.all([
+      import(here("ort/ort.mjs")), fetchBytes("ort/ort.wasm.gzip", true), fetchBytes("try/model.onnx"), fetchJson("try/model.json"),
     ]);
-    ort = runtime;
-    Object.assign(ort.env.wasm, { wasmBinary, numThreads: 1 }); // more need headers that a plain server does not send
-    session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    [ort, model] = [runtime, about];
+    // One thread: more need headers that a plain server does not send. It is not the page's own, which stays awake.
+    Object.assign(ort.env.wasm, { wasmBinary, numThreads: 1, proxy: true });
+    session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
   } catch (error) {
     part("start").disabled = false;
     return say(`The model could not be started (${error.message}). Try again, or use a current browser.`);
@@ -41,16 +44,34 @@ async function start() {
   part("choose").focus();
 }
 
-/** Scores of the crops of several pictures, with the moments of all of them at share α → one number a picture. */
-function score(chosen, alpha) {
+/** Scores of several pictures, means over crops and mirrored crops. Layer by layer a share of their common moments counts. */
+function score(chosen, shares) {
+  const { crop, views } = model, size = ROWS * 3 * crop * crop;
   const run = async () => {
-    const pixels = new Float32Array(chosen.length * SIZE);
-    chosen.forEach((picture, i) => pixels.set(picture.crops, i * SIZE));
-    const images = new ort.Tensor("float32", pixels, [chosen.length * ROWS, 3, CROP, CROP]);
-    const { scores } = await session.run({ images, alpha: new ort.Tensor("float32", [alpha], []) });
-    return chosen.map((_, i) => scores.data.subarray(i * ROWS, (i + 1) * ROWS).reduce((a, b) => a + b) / ROWS);
+    const sums = chosen.map(() => 0);
+    for (let view = 0; view < views; view++) { // each with moments of its own, as in the library
+      const pixels = new Float32Array(chosen.length * size);
+      chosen.forEach((picture, i) => pixels.set(picture.crops, i * size));
+      if (view) for (let i = 0; i < pixels.length; i += crop) pixels.subarray(i, i + crop).reverse();
+      const images = new ort.Tensor("float32", pixels, [chosen.length * ROWS, 3, crop, crop]);
+      const alpha = new ort.Tensor("float32", shares.slice(), [shares.length]); // the model's thread keeps what it is given
+      const { scores } = await session.run({ images, alpha });
+      scores.data.forEach((value, i) => { sums[Math.floor(i / ROWS)] += value / ROWS / views; });
+    }
+    return sums;
   };
   return (turn = turn.then(run, run)); // the model takes one call at a time
+}
+
+/** Share α in the first layers, as many as the reader chose, and 0 in the others. */
+const sharesOf = (alpha) => Float32Array.from({ length: model.layers }, (_, i) => i / model.layers < part("layers").value ? alpha : 0);
+
+/** How many per cent of the photographs that people judged have a lower mean opinion than this score. */
+function percentile(score) {
+  const { quantiles } = model, last = quantiles.length - 1, above = quantiles.findIndex((quantile) => quantile > score);
+  if (above < 1) return above < 0 ? 100 : 0;
+  const [low, high] = quantiles.slice(above - 1, above + 1);
+  return ((above - 1 + (score - low) / (high - low)) / last) * 100;
 }
 
 // --- pictures
@@ -65,30 +86,31 @@ function paint(image, width, height) {
   return canvas;
 }
 
-/** A file → a canvas whose short side is at most SHORT. In halves, since one large step may skip pixels. */
+/** A file → a canvas whose short side is at most the model's. In halves, since one large step may skip pixels. */
 async function reduce(file) {
   let image = await createImageBitmap(file);
-  const scale = Math.min(1, SHORT / Math.min(image.width, image.height));
+  const scale = Math.min(1, model.side / Math.min(image.width, image.height));
   const [width, height] = [image.width, image.height].map((length) => Math.round(length * scale));
   while (image.width >= 2 * width) image = paint(image, Math.ceil(image.width / 2), Math.ceil(image.height / 2));
   return paint(image, width, height);
 }
 
-/** A canvas → its crops, GRID × GRID from edge to edge, (ROWS, 3, CROP, CROP) in [0, 1]. */
+/** A canvas → its crops, the centres of a grid of GRID × GRID, (ROWS, 3, crop, crop) in [0, 1]. */
 function cut(canvas) {
-  const spots = (length) => Array.from({ length: GRID }, (_, i) => Math.floor((i * (length - CROP)) / (GRID - 1)));
-  const crops = new Float32Array(SIZE);
+  const { crop } = model, crops = new Float32Array(ROWS * 3 * crop * crop);
+  const even = (x) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)); // halves, as the library rounds them
+  const spots = (length) => Array.from({ length: GRID }, (_, i) => even(((i + 0.5) / GRID) * (length - crop)));
   let at = 0;
   for (const top of spots(canvas.height))
     for (const left of spots(canvas.width)) {
-      const { data } = canvas.getContext("2d").getImageData(left, top, CROP, CROP);
+      const { data } = canvas.getContext("2d").getImageData(left, top, crop, crop);
       for (let channel = 0; channel < 3; channel++)
         for (let i = channel; i < data.length; i += 4) crops[at++] = data[i] / 255;
     }
   return crops;
 }
 
-/** Take in some files: [{name, blob}], of examples with their quality. What cannot be read is named; the rest is scored. */
+/** Take in some files: [{name, blob}], of examples with their score in the light. What cannot be read is named; the rest is scored. */
 async function add(files) {
   const refused = [];
   for (const [i, { blob, ...about }] of files.entries()) {
@@ -97,10 +119,11 @@ async function add(files) {
     try {
       if (pictures.length >= MOST) throw new Error(`${MOST} pictures are the most`);
       const canvas = await reduce(blob);
-      if (Math.min(canvas.width, canvas.height) < CROP) throw new Error(`smaller than ${CROP} pixels`);
+      if (Math.min(canvas.width, canvas.height) < model.crop) throw new Error(`smaller than ${model.crop} pixels`);
       const picture = { ...about, canvas, crops: cut(canvas) };
-      [picture.source] = await score([picture], 0);
+      [picture.source] = await score([picture], sharesOf(0));
       pictures.push(picture);
+      show();
     } catch (error) {
       const unreadable = error.name === "InvalidStateError"; // what browsers say of a file that is no picture
       refused.push(`${about.name} (${unreadable ? "no picture that this browser can read" : error.message})`);
@@ -111,7 +134,7 @@ async function add(files) {
 }
 
 async function addExamples() {
-  const examples = JSON.parse(new TextDecoder().decode(await fetchBytes("try/examples.json")));
+  const examples = await fetchJson("try/examples.json");
   const load = async ({ file, ...about }) => ({ ...about, blob: new Blob([await fetchBytes(`try/${file}`)]) });
   const missing = examples.filter(({ name }) => !pictures.some((picture) => picture.name === name));
   await add(await Promise.all(missing.map(load)));
@@ -121,45 +144,48 @@ let latest = 0;
 async function adapt() {
   const mine = ++latest, chosen = [...pictures], count = chosen.length, several = count > 1;
   const alpha = several ? share ?? count / (count + PRIOR) : 0;
-  for (const name of ["alpha", "none", "shrink"]) part(name).disabled = !several;
+  for (const name of ["alpha", "layers", "none", "shrink"]) part(name).disabled = !several;
   part("clear").disabled = !count;
   part("alpha").value = alpha;
-  part("value").textContent = alpha.toFixed(2) + (several && share === null ? ` = ${count} / (${count} + ${PRIOR})` : "");
-  part("alpha").setAttribute("aria-valuetext", part("value").textContent);
+  tell(alpha, several && share === null ? ` = ${count} / (${count} + ${PRIOR})` : "");
   await turn.then(pause, pause);
-  if (mine !== latest) return; // the slider has moved on
-  const scores = several ? await score(chosen, alpha) : [];
+  if (mine !== latest) return; // the reader has moved on
+  let scores = chosen.map((picture) => picture.source); // and at α = 0 they remain so
+  if (alpha) {
+    say(`Adapting to ${count} pictures …`);
+    scores = await score(chosen, sharesOf(alpha));
+    if (mine !== latest) return;
+  }
   chosen.forEach((picture, i) => {
-    picture.adapted = scores[i];
+    picture.adapted = several ? scores[i] : undefined;
     picture.change = several ? scores[i] - picture.source : undefined;
   });
   show();
   say(summary(several, alpha));
 }
 
+function tell(alpha, why = "") {
+  part("value").textContent = alpha.toFixed(2) + why;
+  part("alpha").setAttribute("aria-valuetext", part("value").textContent);
+}
+
 function summary(several, alpha) {
   if (!pictures.length) return "No pictures yet.";
   if (!several) return "One picture is scored. Add a second: the statistics of one picture say nothing about a shift.";
-  const text = `${pictures.length} pictures are scored, adapted with α = ${alpha.toFixed(2)}.`;
-  if (!pictures.every((picture) => "quality" in picture)) return text;
-  const [before, after] = ["source", "adapted"].map((key) => rankCorrelation(key, "quality").toFixed(2));
-  return `${text} Rank correlation with the computed quality: source ${before}, adapted ${after}.`;
-}
-
-/** Spearman's, of two columns of the table. A value's centred rank is half its wins less its losses against the others. */
-function rankCorrelation(...columns) {
-  const [x, y] = columns.map((key) => pictures.map((a) => pictures.reduce((sum, b) => sum + Math.sign(a[key] - b[key]), 0)));
-  const product = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
-  return product(x, y) / Math.sqrt(product(x, x) * product(y, y));
+  const text = `${pictures.length} pictures are scored, adapted with α = ${alpha.toFixed(2)} in ${part("layers").selectedOptions[0].text}.`;
+  if (!pictures.every((picture) => "light" in picture)) return text;
+  const distance = (key) => pictures.reduce((sum, picture) => sum + Math.abs(picture[key] - picture.light), 0) / pictures.length;
+  const [before, after] = ["source", "adapted"].map((key) => distance(key).toFixed(1));
+  return `${text} Mean distance from the scores in the light: source ${before}, adapted ${after}.`;
 }
 
 // --- the table
 
 function show() {
-  const known = pictures.some((picture) => "quality" in picture);
+  const known = pictures.some((picture) => "light" in picture);
   for (const { parentElement: head, dataset } of part("table").querySelectorAll("th button")) {
     head.setAttribute("aria-sort", dataset.key !== order.key ? "none" : order.sign < 0 ? "descending" : "ascending");
-    head.hidden = dataset.key === "quality" && !known;
+    head.hidden = dataset.key === "light" && !known;
   }
   const value = (picture) => picture[order.key] ?? -1;
   const sorted = [...pictures].sort((a, b) => order.sign * (value(a) - value(b)));
@@ -168,13 +194,21 @@ function show() {
     picture.canvas.setAttribute("aria-hidden", "true"); // its name stands beside it
     head.prepend(picture.canvas);
     row.append(head);
-    for (const key of ["source", "adapted", "change", ...(known ? ["quality"] : [])]) {
-      const sign = key === "change" && picture[key] >= 0 ? "+" : "";
-      row.append(make("td", { textContent: sign + (picture[key]?.toFixed(3).replace("-", "−") ?? "–") }));
-    }
+    for (const key of ["source", "adapted", "change", ...(known ? ["light"] : [])]) row.append(cell(key, picture[key]));
     return row;
   }));
   part("table").hidden = !pictures.length;
+}
+
+/** A number as people read it, its exact value for whoever wants it, and of a score what it means. */
+function cell(key, value) {
+  const box = make("td");
+  if (value === undefined) return Object.assign(box, { textContent: "–" });
+  const text = (key === "change" && value >= 0 ? "+" : "") + value.toFixed(1).replace("-", "−");
+  box.append(make("data", { value, textContent: text }));
+  if (key === "source" || key === "adapted")
+    box.append(make("small", { textContent: `better than ${Math.round(percentile(value))} %` }));
+  return box;
 }
 
 // --- what the reader does
@@ -187,7 +221,9 @@ on("choose", "click", () => part("files").click());
 on("files", "change", async ({ target }) => { await take(target.files); target.value = ""; });
 on("examples", "click", addExamples);
 on("clear", "click", () => { pictures = []; share = null; adapt(); part("choose").focus(); });
-on("alpha", "input", ({ target }) => { share = Number(target.value); adapt(); });
+on("alpha", "input", ({ target }) => tell(Number(target.value)));
+on("alpha", "change", ({ target }) => { share = Number(target.value); adapt(); });
+on("layers", "change", adapt);
 on("none", "click", () => { share = 0; adapt(); });
 on("shrink", "click", () => { share = null; adapt(); });
 on("table", "click", ({ target: { dataset: { key } } }) => {

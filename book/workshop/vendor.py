@@ -24,7 +24,7 @@ def vendor() -> None:
     models = ROOT / "data" / "models"
     if not fresh(
         vendored / "try" / "examples.json",
-        [here, *library.glob("*.py"), *models.iterdir()],
+        [here, *library.rglob("*.py"), *models.iterdir()],
     ):
         vendor_try(vendored / "try")
 
@@ -116,24 +116,46 @@ def sha256(path: Path) -> str:
 
 
 def vendor_try(target: Path) -> None:
-    """For book/try_it.md: the source model as ONNX, and example pictures with their computed quality."""
+    """For book/try_it.md: the model of human opinions as ONNX, what its scores mean, and examples."""
+    import tta_iqa_lib as tta
+    from tta_iqa_lib.adaptation.normalisation import batchnorm_layers
+    from tta_iqa_lib.models.onnx import export_model
+
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    models = ROOT / "data" / "models"
+    shutil.copy(models / "LIVE-Challenge-NOTICE.txt", target)
+    opinions = json.loads((models / "LIVE-Challenge-quantiles.json").read_text("utf-8"))
+    model = tta.load_source_model("photographs")
+    export_model(model, target / "model.onnx", half=True)
+    about = {
+        "layers": len(batchnorm_layers(model)),
+        "crop": model.crop,
+        "side": model.side,
+        "views": model.views,
+        "quantiles": opinions["quantiles"],
+    }
+    (target / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    vendor_examples(target, model)
+
+
+def vendor_examples(target: Path, model) -> None:
+    """Photographs that the model never saw, each intact and spoiled, all of them in the dark; their scores in the light."""
     import torch
     from torch.nn.functional import interpolate
 
     import tta_iqa_lib as tta
-    from tta_iqa_lib.datasets.tinyshift import TARGET_PHOTOGRAPHS, quality, to_bytes
-    from tta_iqa_lib.models.onnx import export_model
+    from tta_iqa_lib.datasets.tinyshift import TARGET_PHOTOGRAPHS, to_bytes
+    from tta_iqa_lib.experiments.baselines import Average
+    from tta_iqa_lib.imaging.crops import grid_crops
 
-    shutil.rmtree(target, ignore_errors=True)
-    export_model(tta.load_source_model(), target / "model.onnx")
     examples = []
-    # Photographs that the model never saw, each intact and spoiled. All are dark: that is the shift.
     for name, kind, severity, word in zip(
         TARGET_PHOTOGRAPHS, ("blur", "jpeg", "noise", "blur"), (0.35, 0.7, 0.35, 0.7),
         ("a little blurred", "coarse JPEG", "noisy", "blurred"), strict=True,
     ):  # fmt: skip
         photograph = tta.photograph(name)[None]
-        scale = 288 / min(photograph.shape[2:])
+        scale = min(1, model.side / min(photograph.shape[2:]))
         size = [round(length * scale) for length in photograph.shape[2:]]
         intact = interpolate(photograph, size, mode="bilinear", antialias=True).clamp(
             0, 1
@@ -145,10 +167,13 @@ def vendor_try(target: Path) -> None:
                 to_bytes(tta.distort(picture, "dark", 0.7))[0].permute(1, 2, 0).numpy()
             )
             Image.fromarray(pixels).save(target / file, lossless=True)
+            scores = Average(model, model.views).predict(
+                grid_crops(picture[0], model.crop)
+            )
             about = {
                 "file": file,
                 "name": f"{name}, {state}",
-                "quality": round(float(quality(picture, intact)), 4),
+                "light": round(float(scores.mean()), 2),
             }
             examples.append(about)
     (target / "examples.json").write_text(

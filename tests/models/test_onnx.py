@@ -1,5 +1,7 @@
 """The ONNX file computes what the library computes: with the source's moments, and with a share of the batch's."""
 
+import copy
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,13 +12,16 @@ from helpers import pictures, seeded, tiny_model
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Stateless
+from tta_iqa_lib.adaptation.normalisation import batchnorm_layers
 from tta_iqa_lib.models.onnx import export_model
 from tta_iqa_lib.models.quality import QualityModel
 
 
-def run(path, images, alpha: float) -> torch.Tensor:
+def run(path, images, alpha: float | list[float]) -> torch.Tensor:
+    """With one share for all layers, or one for each."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    feeds = {"images": images.numpy(), "alpha": np.array(alpha, np.float32)}
+    layers = session.get_inputs()[1].shape
+    feeds = {"images": images.numpy(), "alpha": np.broadcast_to(np.float32(alpha), layers)}
     return torch.from_numpy(session.run(["scores"], feeds)[0])
 
 
@@ -46,6 +51,28 @@ def test_a_share_of_the_batch_is_the_exact_blend(source, exported, alpha):
     scores = run(exported, images, alpha)
     torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
     assert (scores - run(exported, images, 0.0)).abs().max() > 0.05  # the share matters
+
+
+def test_the_first_layers_may_adapt_alone(source, exported):
+    images, layers = 0.3 * pictures(5, 96, seed=1), len(batchnorm_layers(source))
+    with torch.no_grad():
+        expected = Stateless(source)(images, tta.First(tta.Blend(0.5), 0.4)).scores
+    scores = run(exported, images, [0.5 * (i / layers < 0.4) for i in range(layers)])
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+    assert (scores - run(exported, images, 0.5)).abs().max() > 0.01
+
+
+def test_in_half_precision_the_file_is_half_as_large_and_computes_the_same(source, exported, tmp_path):
+    """The weights are rounded, nothing else: as PyTorch with the same rounded weights."""
+    path, images = export_model(source, tmp_path / "half.onnx", half=True), pictures(3, 96)
+    assert path.stat().st_size < 0.6 * exported.stat().st_size
+    rounded = copy.deepcopy(source)
+    for parameter in rounded.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(parameter.half().float())
+    with torch.no_grad():
+        expected = Stateless(rounded)(images, tta.Blend(0.5)).scores
+    torch.testing.assert_close(run(path, images, 0.5), expected, atol=1e-5, rtol=0)
 
 
 def test_a_model_without_a_crop_takes_any_size(tmp_path):

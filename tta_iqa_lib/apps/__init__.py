@@ -2,4 +2,19 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["cli", "evaluation", "scoring"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "cli",
+        "evaluation",
+        "inputs",
+        "journals",
+        "loading",
+        "results",
+        "scorers",
+        "scoring",
+        "settings",
+        "sheets",
+        "tables",
+    ],
+)

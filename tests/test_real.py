@@ -18,9 +18,8 @@ def test_a_folder_of_real_photographs_is_scored_and_adapted(tmp_path):
     """Every photograph gets a finite score, in its own direction, and adapting changes the scores."""
     chosen = sorted((FOLDER / "Images").glob("*.jpg"))[::150]
     out = tmp_path / "out.csv"
-    result = CliRunner().invoke(
-        app, ["score", *map(str, chosen), "--adapt", "--csv", str(out), "--batch-size", "12", "--model", "source-0"]
-    )
+    options = ["--adapt", "--out", str(out), "--batch-size", "12", "--model", "source-0"]
+    result = CliRunner().invoke(app, ["score", *map(str, chosen), *options])
     rows = list(csv.DictReader(out.open()))
     new, old = (np.array([float(row[key]) for row in rows]) for key in ("score", "source_score"))
     assert result.exit_code == 0 and [row["path"] for row in rows] == list(map(str, chosen))

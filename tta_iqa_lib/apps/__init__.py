@@ -6,10 +6,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "cli",
+        "clusters",
         "evaluation",
         "inputs",
         "journals",
         "loading",
+        "plans",
         "results",
         "scorers",
         "scoring",

@@ -51,7 +51,7 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
-        cells = [_cells(row) for row in rows]
+        cells = to_cells(rows)
         new = self.stale or not self.path.is_file()
         with self.path.open("wb" if new else "ab") as file:
             # The end of line comes first: it also ends a line that was cut short.
@@ -63,16 +63,23 @@ class Journal:
 
     def rows(self, number: int, files: Sequence[Path]) -> list[Row]:
         """The rows of a batch that is done, of these files."""
-        kept = zip(files, self.done[number], strict=True)
-        return [Row(path, _number(new), _number(old), *rest) for path, (new, old, *rest) in kept]
+        return from_cells(self.done[number], files)
 
     def _head(self) -> bytes:
         return json.dumps({"tta-iqa": "finished batches", "of": self.key}).encode()
 
 
-def _cells(row: Row) -> list:
-    scores = [score if math.isfinite(score) else None for score in (row.score, row.source_score)]
-    return [*scores, row.error, row.decision, row.reason]
+def to_cells(rows: Sequence[Row]) -> list[list]:
+    """Plain data of rows, without their paths, as a journal has them. Chapter 11."""
+    scores = ([row.score, row.source_score] for row in rows)
+    finite = ([score if math.isfinite(score) else None for score in pair] for pair in scores)
+    return [[*pair, row.error, row.decision, row.reason] for pair, row in zip(finite, rows, strict=True)]
+
+
+def from_cells(cells: Sequence[Sequence], files: Sequence[Path]) -> list[Row]:
+    """The rows again. Chapter 11."""
+    kept = zip(files, cells, strict=True)
+    return [Row(path, _number(new), _number(old), *rest) for path, (new, old, *rest) in kept]
 
 
 def _number(score: float | None) -> float:

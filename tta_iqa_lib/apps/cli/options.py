@@ -28,6 +28,13 @@ def _fair(incomplete: str) -> list[str]:
     return [name for name in FAIR if name.startswith(incomplete)]
 
 
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        help='Files, folders (searched recursively), patterns such as "photos/**/*.jpg", tables of paths (.csv, .tsv), '
+        "or - for a list of paths on standard input."
+    ),
+]
 ModelName = Annotated[
     str,
     typer.Option(

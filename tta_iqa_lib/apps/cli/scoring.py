@@ -17,6 +17,7 @@ from .options import (
     BatchSize,
     Crops,
     Device,
+    Images,
     Method,
     ModelName,
     Precision,
@@ -38,13 +39,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON Lines on standard outpu
 
 @app.command()
 def score(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            help='Files, folders (searched recursively), patterns such as "photos/**/*.jpg", tables of paths (.csv, .tsv), '
-            "or - for a list of paths on standard input."
-        ),
-    ],
+    paths: Images,
     adapt: Adapt = False,
     method: Method = None,
     out: Out = None,

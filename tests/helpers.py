@@ -192,3 +192,8 @@ def series(count: int, width: int = 6, spread: float = 1.0, seed: int = 0) -> Te
     generator = torch.Generator().manual_seed(seed)
     means = spread * torch.randn(count, width, 1, 1, generator=generator, dtype=torch.float64)
     return means + torch.randn(count, width, 3, 3, generator=generator, dtype=torch.float64)
+
+
+def tiny_scorer() -> QualityModel:
+    """By name, for a command line: `--model helpers:tiny_scorer`."""
+    return tiny_model(crop=32)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.datasets.checking import check
-from tta_iqa_lib.models.quality import data_folder
+from tta_iqa_lib.store import data_folder
 
 SHARED = Path(__file__).parents[2] / "shared"  # ../shared from the project's root
 
@@ -24,7 +24,8 @@ def test_a_folder_of_real_photographs_is_scored_and_adapted(tmp_path):
     """Every photograph gets a finite score, in its own direction, and adapting changes the scores."""
     chosen = sorted((SHARED / "biq2021" / "Images").glob("*.jpg"))[::150]
     out = tmp_path / "out.csv"
-    result = CliRunner().invoke(app, ["score", *map(str, chosen), "--adapt", "--csv", str(out), "--batch-size", "12"])
+    options = ["--adapt", "--out", str(out), "--batch-size", "12", "--model", "source-0"]
+    result = CliRunner().invoke(app, ["score", *map(str, chosen), *options])
     rows = list(csv.DictReader(out.open()))
     new, old = (np.array([float(row[key]) for row in rows]) for key in ("score", "source_score"))
     assert result.exit_code == 0 and [row["path"] for row in rows] == list(map(str, chosen))
@@ -41,6 +42,8 @@ def test_the_real_databases_that_lie_beside_the_project():
     assert agiqa.faults == () and agiqa.facts[:2] == ("896 images", "90 contents")
     clive = check(FOLDER.parent / "live-challenge" / "scores.csv", sample=4, score_column="mos")
     assert clive.faults == () and clive.facts[0] == "1,162 images"
+
+
 @needs("live-challenge")
 def test_the_shipped_quantiles_are_those_of_people_s_opinions():
     with (SHARED / "live-challenge" / "scores.csv").open() as file:

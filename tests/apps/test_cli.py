@@ -22,6 +22,8 @@ from tta_iqa_lib.imaging.files import read_image
 from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.models.saving import load_source_model
 
+SMALL = ("--model", "source-0")  # the default model takes longer
+
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
@@ -51,7 +53,7 @@ def scores_of(result) -> dict[str, float]:
 
 
 def test_a_folder_is_scored_recursively_and_sharp_beats_blurred(folder):
-    result = run("score", folder)
+    result = run("score", folder, *SMALL)
     scores = scores_of(result)
     assert result.exit_code == 0 and len(scores) == 4
     assert scores["sharp.png"] > scores["blurred.png"]
@@ -64,7 +66,7 @@ def test_adapting_changes_scores_and_is_repeatable(tmp_path):
         write(tmp_path / f"{i}.png", 0.25 * photograph(name)[:, :200, :200])
     small = ("--adapt", "--batch-size", "4", "--csv", tmp_path / "out.csv")
     plain, first, other, second = (
-        run("score", tmp_path, *more) for more in ((), small, (*small, "--seed", "1"), small)
+        run("score", tmp_path, *SMALL, *more) for more in ((), small, (*small, "--seed", "1"), small)
     )
     assert first.exit_code == 0 and first.stdout == second.stdout
     assert len({plain.stdout, first.stdout, other.stdout}) == 3
@@ -74,16 +76,16 @@ def test_adapting_changes_scores_and_is_repeatable(tmp_path):
 
 
 def test_the_csv_holds_both_scores(folder, tmp_path):
-    result = run("score", folder, "--adapt", "--csv", tmp_path / "out.csv")
+    result = run("score", folder, *SMALL, "--adapt", "--csv", tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [f"{float(r['score']):.4f}\t{r['path']}" for r in rows] == result.stdout.splitlines()
-    plain = scores_of(run("score", folder))
+    plain = scores_of(run("score", folder, *SMALL))
     assert all(abs(float(r["source_score"]) - plain[r["path"].rsplit("/", 1)[-1]]) < 1e-3 for r in rows)
 
 
 def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
     (folder / "a" / "broken.jpg").write_bytes(b"no image")
-    result = run("score", folder)
+    result = run("score", folder, *SMALL)
     assert result.exit_code == 1 and len(result.stdout.splitlines()) == 4
     assert "broken.jpg" in result.stderr and "1 of 5" in result.stderr
 
@@ -114,7 +116,7 @@ def test_bad_usage_gives_one_line_and_exit_two(folder, arguments):
 
 def test_nothing_readable_is_exit_two(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
-    assert run("score", tmp_path).exit_code == 2
+    assert run("score", tmp_path, *SMALL).exit_code == 2
 
 
 def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path):

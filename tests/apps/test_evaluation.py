@@ -46,7 +46,8 @@ def table(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    """With the small model, which takes no time."""
+    return CliRunner().invoke(app, [str(a) for a in arguments] + ["--model", "source-0"])
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(table, monkeypatch):
@@ -154,7 +155,7 @@ def test_evaluations_in_two_processes_and_one_that_is_killed(table):
         "--path-column",
         "picture",
     ]
-    command += ["--score-column", "mos", "--crops", "1", "--batch-size", "1"]
+    command += ["--score-column", "mos", "--crops", "1", "--batch-size", "1", "--model", "source-0"]
     cache = table.parent / "cache" / "evaluate"
 
     def begin():

@@ -13,16 +13,27 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tta_iqa_lib.apps import scoring
-from tta_iqa_lib.apps.cli import app, output
+from tta_iqa_lib.apps import inputs, journals, scoring, tables
+from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.datasets.databases import from_csv
 from tta_iqa_lib.imaging import files
 
-PROGRAM = [sys.executable, "-c", "from tta_iqa_lib.apps.cli import app; app()", "score", "--crops", "1"]
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "from tta_iqa_lib.apps.cli import app; app()",
+    "score",
+    "--crops",
+    "1",
+    "--model",
+    "source-0",
+]
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    """With the small model, which takes no time."""
+    model = ["--model", "source-0"] if {"score", "evaluate"} & set(arguments) else []
+    return CliRunner().invoke(app, [str(a) for a in arguments] + model)
 
 
 def run_process(*arguments, encoding="utf-8", **options):
@@ -52,8 +63,8 @@ def quiet(error: bytes) -> bool:
     ],
 )
 def test_bytes_that_are_no_text_go_out_as_they_came_and_letters_that_are_lacking_as_codes(encoding, expected):
-    assert "a\udce9\udcff照.png".encode(encoding, output.KEEP_BYTES) == expected
-    assert "照\udce9照".encode("ascii", output.KEEP_BYTES) == b"\\u7167\xe9\\u7167"
+    assert "a\udce9\udcff照.png".encode(encoding, tables.KEEP_BYTES) == expected
+    assert "照\udce9照".encode("ascii", tables.KEEP_BYTES) == b"\\u7167\xe9\\u7167"
 
 
 def test_a_name_that_is_no_text_is_written_as_it_is(folder):
@@ -98,12 +109,19 @@ def test_a_full_disk_under_the_table_costs_neither_the_scores_nor_the_old_table(
         raise OSError(28, "No space left on device")
 
     (folder / "out.csv").write_text("old")
-    monkeypatch.setattr(output, "_fill", half)
+    monkeypatch.setattr(tables, "_fill", half)
     done = run("score", folder, "--crops", 1, "--csv", folder / "out.csv")
     assert done.exit_code == 2 and len(done.stdout.splitlines()) == 2
     assert f"the table '{folder / 'out.csv'}' could not be written: No space left" in done.stderr
-    assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png", "out.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png", "out.csv", "out.csv.journal"]
     assert (folder / "out.csv").read_text() == "old"
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        journals, "score_batches", lambda _scorer, batches, _readers: iter(list(batches))
+    )  # none are left
+    again = run("score", folder, "--crops", 1, "--csv", folder / "out.csv")
+    assert again.exit_code == 0 and again.stdout == done.stdout and "going on" in again.stderr
+    assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png", "out.csv"]
 
 
 @pytest.mark.parametrize(
@@ -125,11 +143,11 @@ def test_a_table_that_cannot_be_written_is_noticed_before_the_work_begins(folder
     (folder / "shut.csv").write_text("old")
     (folder / "table.csv").write_text("path,score\na.png,1\nb.png,2\n")
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    monkeypatch.setattr(scoring, "score_files", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(journals, "score_batches", lambda *_: pytest.fail("the work began"))
     if name == "shut.csv":
         monkeypatch.setattr(Path, "open", refuse)  # a spreadsheet holds it
     if name == "new.csv":
-        monkeypatch.setattr(output.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)
     done = run(command, folder / ("table.csv" if command == "evaluate" else ""), "--csv", folder / name)
     monkeypatch.undo()
     assert done.exit_code == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
@@ -138,22 +156,22 @@ def test_a_table_that_cannot_be_written_is_noticed_before_the_work_begins(folder
 
 
 def test_a_new_table_is_tried_and_leaves_nothing_behind(folder):
-    output.check_table(folder / "out.csv")
+    tables.check_table(folder / "out.csv")
     assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png"]
 
 
 def test_a_link_to_a_table_stays_a_link_and_a_pipe_a_pipe(folder):
     (folder / "real").mkdir()
     (folder / "link.csv").symlink_to("real/out.csv")
-    output.check_table(folder / "link.csv")
-    output.write_table(folder / "link.csv", ["path", "score"], [("a", 1.0)])
+    tables.check_table(folder / "link.csv")
+    tables.write_table(folder / "link.csv", ["path", "score"], [("a", 1.0)])
     assert (folder / "link.csv").is_symlink() and (folder / "real/out.csv").read_text() == "path,score\na,1.000000\n"
     os.mkfifo(folder / "pipe")
-    output.check_table(folder / "pipe")
+    tables.check_table(folder / "pipe")
     reader = threading.Thread(target=lambda: got.append((folder / "pipe").read_text()), daemon=True)
     got: list[str] = []
     reader.start()
-    output.write_table(folder / "pipe", ["path", "score"], [("a", 1.0)])
+    tables.write_table(folder / "pipe", ["path", "score"], [("a", 1.0)])
     reader.join(10)
     assert got == ["path,score\na,1.000000\n"] and (folder / "pipe").is_fifo()
 
@@ -161,11 +179,14 @@ def test_a_link_to_a_table_stays_a_link_and_a_pipe_a_pipe(folder):
 def test_printing_takes_time_in_proportion_to_the_files(tmp_path, monkeypatch):
     """30,000 in seconds; looked up in a list one by one they took a minute. In their own order, not in that of the batches."""
     many = [tmp_path / f"IMG_{i:06d}.jpg" for i in range(30_000)]
-    monkeypatch.setattr(files, "list_images", lambda _paths: many)
-    rows = [scoring.Row(path, 0.5, 0.5) for path in reversed(many)]
-    monkeypatch.setattr(scoring, "score_files", lambda *_: iter([rows]))
+    monkeypatch.setattr(inputs, "list_images", lambda _paths: many)
+    monkeypatch.setattr(
+        journals,
+        "score_batches",
+        lambda _scorer, batches, _readers: ([scoring.Row(p, 0.5, 0.5) for p in b] for b in batches),
+    )
     start = time.perf_counter()
-    done = run("score", tmp_path)
+    done = run("score", tmp_path, "--adapt")
     assert time.perf_counter() - start < 15
     assert [line.rsplit("/", 1)[1] for line in done.stdout.splitlines()] == [path.name for path in many]
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from tta_iqa_lib.imaging import files
 from tta_iqa_lib.imaging.crops import grid_crops
-from tta_iqa_lib.imaging.files import ImageError, LeftOutWarning, list_images, read_crops, read_image
+from tta_iqa_lib.imaging.files import ImageError, LeftOutWarning, list_images, read_crops, read_image, read_thumbnail
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 WIDE = np.random.default_rng(1).integers(0, 65536, (20, 30), dtype=np.uint16)
@@ -281,3 +281,23 @@ def test_crops_of_two_hundred_megapixels_take_little_more_than_the_picture(tmp_p
 def test_listing_a_path_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(ImageError, match="nowhere"):
         list_images([tmp_path, tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "LA", "I;16"])
+def test_a_thumbnail_is_the_mean_of_the_pixels(tmp_path, mode):
+    """Of what `read_image` gives, whatever the mode; one that is smaller stays as it is."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 256)
+    elif mode == "LA":
+        image = image.convert("L")
+        image.putalpha(Image.new("L", image.size, 128))
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "x.png")
+    whole = read_image(tmp_path / "x.png")
+    small = read_thumbnail(tmp_path / "x.png", 20)
+    assert small.shape == (3, 10, 20)
+    assert torch.allclose(small, torch.nn.functional.avg_pool2d(whole, 4), atol=0.01)
+    assert torch.allclose(read_thumbnail(tmp_path / "x.png", 500), whole, atol=0.003)

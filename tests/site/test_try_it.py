@@ -15,7 +15,7 @@ import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Stateless
 from tta_iqa_lib.adaptation.steps import averaged
 from tta_iqa_lib.imaging.crops import grid_crops
-from tta_iqa_lib.models.quality import data_folder
+from tta_iqa_lib.store import data_folder
 
 PAGE = "book/try_it.html"
 PATIENCE = 240_000  # milliseconds: other tests may have the processor

@@ -2,4 +2,21 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["cli", "evaluation", "scoring"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "cli",
+        "clusters",
+        "evaluation",
+        "inputs",
+        "journals",
+        "loading",
+        "plans",
+        "results",
+        "scorers",
+        "scoring",
+        "settings",
+        "sheets",
+        "tables",
+    ],
+)

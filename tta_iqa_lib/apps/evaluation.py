@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import astuple
 
 import numpy as np
 
@@ -36,9 +37,9 @@ def score_database(
         if kept is None:
             rows = score_batch(model, files, True, crops, seed)
             if not any(row.error for row in rows):
-                store.put(f"batch-{number}.json", [(row.score, row.source_score) for row in rows])
+                store.put(f"batch-{number}.json", [astuple(row)[1:] for row in rows])
         else:
-            rows = [Row(path, *scores) for path, scores in zip(files, kept, strict=True)]
+            rows = [Row(path, *rest) for path, rest in zip(files, kept, strict=True)]
         yield rows
 
 

@@ -2,65 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from ..adaptation.adapter import Adapter, balanced_batches
-from ..experiments.baselines import Average
+from ..adaptation.adapter import balanced_batches
 from ..imaging.crops import grid_crops, resize_to
 from ..imaging.files import ImageError, read_crops, read_image
-from ..models.quality import ScoringModel
+from ..models import ScoringModel
+from .scorers import DEFAULT_METHOD, Scorer
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file: its score and the source model's, or why there is none."""
+    """One file: its score and the source model's, or why there is none.
+
+    Attributes:
+        decision, reason: whose score it is, and why it is not the adapted one; see `Outcome`.
+    """
 
     path: Path
     score: float = float("nan")
     source_score: float = float("nan")
     error: str = ""
+    decision: str = ""
+    reason: str = ""
 
 
 def score_files(
     model: ScoringModel,
-    files: list[Path],
-    adapt: bool = False,
+    files: Sequence[Path],
+    adapt: bool | str = False,
     batch_size: int = 32,
     crops: int = 4,
     seed: int = 0,
+    workers: int = 0,
 ) -> Iterator[list[Row]]:
-    """Score files batch by batch; only one batch is in memory. Yields the rows of each batch, unreadable files among them.
+    """Score files batch by batch, a few batches in memory. Yields the rows of each batch, unreadable files among them.
 
     Args:
-        adapt: adapt to the crops of each batch with the default `Adapter`; batches are drawn in a seeded shuffle.
+        adapt: True: with the default `Adapter`, to the crops of each batch; or the name of a method, see `Scorer`.
+        batch_size: pictures that are adapted to together; drawn in a seeded shuffle where a score depends on its batch.
         crops: a square number; an image's score is the mean over its crops and the model's symmetric views.
+        workers: threads that read pictures ahead of the model; 0: in turn with it. The scores are the same.
     """
-    for batch in balanced_batches(len(files), batch_size, seed if adapt else None):
-        yield score_batch(model, [files[i] for i in batch], adapt, crops, seed)
+    scorer = Scorer(model, _method(adapt), crops, seed)
+    batches = cut_batches(len(files), batch_size, scorer, seed)
+    yield from score_batches(scorer, ([files[i] for i in batch] for batch in batches), workers)
 
 
-def score_batch(model: ScoringModel, files: list[Path], adapt: bool, crops: int, seed: int) -> list[Row]:
+def cut_batches(count: int, batch_size: int, scorer: Scorer, seed: int) -> list[list[int]]:
+    """Whose batch an image is in: 0 … count − 1 in lists of about `batch_size`.
+
+    Neighbours in a folder are alike, so batches are drawn in a seeded shuffle where scores depend on them; elsewhere they
+    follow the order of the files.
+    """
+    return balanced_batches(count, batch_size, seed if scorer.mixes else None)
+
+
+def score_batch(model: ScoringModel, files: Sequence[Path], adapt: bool | str, crops: int, seed: int) -> list[Row]:
     """Score files as one batch; see `score_files`. One row a file, in the order of the files."""
-    size, pixels, rows = model.crop or 224, {}, {}
-    for place, path in enumerate(files):
+    (rows,) = score_batches(Scorer(model, _method(adapt), crops, seed), [files])
+    return rows
+
+
+def score_batches(scorer: Scorer, batches: Iterable[Sequence[Path]], workers: int = 0) -> Iterator[list[Row]]:
+    """The rows of each batch of files, as it is done; `workers` threads read ahead."""
+
+    def read(path: Path) -> torch.Tensor | str:
         try:
-            pixels[place] = _crops(model, path, size, crops)
+            return _crops(scorer.model, path, scorer.model.crop or 224, scorer.crops)
         except ImageError as error:
-            rows[place] = Row(path, error=str(error))
-    if pixels:
-        stacked = torch.cat(list(pixels.values()))
-        if adapt:
-            result = Adapter(model, seed=seed, crops_per_image=crops).run(stacked)
-            new, old = result.scores, result.source_scores
-        else:
-            new = old = Average(model, model.views).predict(stacked)
-        means = (s.view(len(pixels), crops).mean(1).tolist() for s in (new, old))
-        rows |= {place: Row(files[place], a, b) for place, a, b in zip(pixels, *means, strict=True)}
-    return [rows[place] for place in range(len(files))]
+            return str(error)
+
+    waiting: deque[Sequence[Path]] = deque()
+
+    def paths() -> Iterator[Path]:
+        for batch in batches:
+            waiting.append(batch)
+            yield from batch
+
+    with closing(ahead(read, paths(), workers)) as pictures:
+        found: list[torch.Tensor | str] = []
+        for picture in pictures:
+            found.append(picture)
+            if len(found) == len(waiting[0]):
+                yield _rows(scorer, waiting.popleft(), found)
+                found = []
+
+
+def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, each: int = 16) -> Generator[B]:
+    """`map(work, items)` with `workers` threads that run ahead by up to `each` items a thread."""
+    if not workers:
+        yield from map(work, items)
+        return
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers * each:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _rows(scorer: Scorer, files: Sequence[Path], found: list[torch.Tensor | str]) -> list[Row]:
+    pixels = [picture for picture in found if isinstance(picture, torch.Tensor)]
+    if not pixels:
+        return [Row(path, error=str(error)) for path, error in zip(files, found, strict=True)]
+    own = next(scorer.model.parameters())
+    outcome = scorer(torch.cat(pixels).to(own.device, own.dtype))
+    scores = iter(zip(outcome.scores, outcome.source_scores, strict=True))
+    return [
+        Row(path, error=picture)
+        if isinstance(picture, str)
+        else Row(path, *next(scores), decision=outcome.decision, reason=outcome.reason)
+        for path, picture in zip(files, found, strict=True)
+    ]
+
+
+def _method(adapt: bool | str) -> str | None:
+    return adapt if isinstance(adapt, str) else DEFAULT_METHOD if adapt else None
 
 
 def _crops(model: ScoringModel, path: Path, size: int, count: int) -> torch.Tensor:

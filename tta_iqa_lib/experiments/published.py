@@ -8,7 +8,7 @@ loop (`adapt`) has none of them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +65,20 @@ class Published:
         if unknown:
             raise ValueError(f"no fault '{unknown[0]}'; there are {', '.join(FAULTS)}")
 
-    @torch.inference_mode(False)
+    @property
+    def carries(self) -> bool:
+        """Whether a batch's scores depend on the batches before it."""
+        return bool({"no-zero-grad", "gc-off"} & set(self.faults))
+
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
         """(N, 3, H, W) in [0, 1] → (N,), batch after batch, as a stream."""
+        ended = [list(range(self.before))] if self.before else []
+        batches = (images[rows] for rows in ended + balanced_batches(len(images), batch_size))
+        return torch.cat(list(self.stream(batches))[len(ended) :])
+
+    @torch.inference_mode(False)
+    def stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Batches (B, 3, H, W) in [0, 1] → scores (B,) of each, as they come."""
         model = copy.deepcopy(self.model).eval()
         source = {name: t.clone() for name, t in model.state_dict().items()}
         layers = batchnorm_layers(model)
@@ -76,10 +87,8 @@ class Published:
             p.requires_grad_(False)
         for p in params:
             p.requires_grad_(self.gradients)
-        optimizer, contrast, out = torch.optim.Adam(params, self.lr), True, []
-        ended = [list(range(self.before))] if self.before else []
-        for rows in ended + balanced_batches(len(images), batch_size):
-            batch = images[rows]
+        optimizer, contrast = torch.optim.Adam(params, self.lr), True
+        for batch in batches:
             model.load_state_dict(source)
             if "no-zero-grad" not in self.faults:
                 optimizer = torch.optim.Adam(params, self.lr)
@@ -90,9 +99,9 @@ class Published:
             self._adapt(model, layers, batch, optimizer, contrast and enough)
             model.train("train-mode" in self.faults)
             with torch.no_grad():
-                out.append(model(batch))
+                scores = model(batch)
             model.eval()
-        return torch.cat(out[len(ended) :])
+            yield scores
 
     def _adapt(self, model, layers, batch: Tensor, optimizer, contrast: bool) -> None:
         with torch.no_grad():

@@ -75,6 +75,23 @@ def read_crops(path: str | Path, size: int, count: int = 4) -> torch.Tensor:
     return _read(path, cut)
 
 
+def read_thumbnail(path: str | Path, side: int) -> torch.Tensor:
+    """As `read_image`, reduced to at most `side` pixels a side.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+
+    def reduce(image: Image.Image) -> torch.Tensor:
+        ratio = min(1.0, side / max(image.size))
+        size = [max(1, round(ratio * length)) for length in image.size]
+        if image.mode in ("1", "P"):  # else neighbours are picked, not averaged
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        return to_tensor(image.resize(size, Image.Resampling.BOX))
+
+    return _read(path, reduce)
+
+
 def _read(path: str | Path, use: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
     """`use(picture)` of an upright picture; whatever goes wrong on the way is an `ImageError`."""
     path = Path(path)

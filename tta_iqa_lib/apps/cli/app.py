@@ -8,12 +8,18 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from .output import KEEP_BYTES, print_lines
+from ..tables import KEEP_BYTES
+from .output import print_lines
 
-app = typer.Typer(help="Blind image quality with test-time adaptation.", no_args_is_help=True, add_completion=False)
+HELP = (
+    "Blind image quality with test-time adaptation.\n\n"
+    "Results go to standard output, progress and remarks to standard error. Exit status: 0 all images were scored, 1 some, "
+    "2 none, bad usage, or results that could not be written. `tta-iqa --install-completion` lets the Tab key complete "
+    "commands, options and the names of models and methods."
+)
+app = typer.Typer(help=HELP, no_args_is_help=True)
 
 # How `evaluate` and `train` are told of a table of opinions.
 DATABASE = "A folder in an official layout, or a table (.csv, .xlsx, .parquet) of paths and opinions."
@@ -38,6 +44,8 @@ def main(
     from ...imaging import files
 
     if threads:
+        import torch
+
         torch.set_num_threads(threads)
     if max_megapixels:
         files.MAX_PIXELS = max_megapixels * 1_000_000

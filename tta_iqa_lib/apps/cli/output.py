@@ -1,37 +1,21 @@
-"""What goes out: remarks on stderr, lines on stdout, tables into files. Nothing is lost without a word."""
+"""What goes out: remarks on stderr, lines on stdout, tables and pages. Nothing is lost without a word."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import errno
 import os
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from ...store import atomic_write
+from ..tables import check_table, json_line, write_table
 
-KEEP_BYTES = "tta_iqa_lib.keep_bytes"
-
-
-def _keep_bytes(error: UnicodeError) -> tuple[bytes | str, int]:
-    """Bytes of a file name that were no text go out as they came; a letter that the encoding lacks goes out as its code."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    part = error.object[error.start : error.end]
-    if all("\udc80" <= letter <= "\udcff" for letter in part):
-        return bytes(ord(letter) - 0xDC00 for letter in part), error.end
-    first = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
-    if "\udc80" <= part[0] <= "\udcff":
-        return _keep_bytes(first)
-    return codecs.backslashreplace_errors(first)
-
-
-codecs.register_error(KEEP_BYTES, _keep_bytes)
+if TYPE_CHECKING:
+    from ..results import Results
+    from ..scoring import Row
 
 
 def report(message: str) -> None:
@@ -39,8 +23,8 @@ def report(message: str) -> None:
     print(f"tta-iqa: {message}", file=sys.stderr)
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """To stdout, at once. Where nobody reads on (`| head`), quietly no further.
+def print_lines(lines: Iterable[str]) -> bool:
+    """To stdout, at once. Where nobody reads on (`| head`), quietly no further: False.
 
     Raises:
         typer.Exit: 2, with a word, where they cannot be written.
@@ -56,57 +40,77 @@ def print_lines(lines: Iterable[str]) -> None:
         if error.errno != closed:
             report(f"cannot write to standard output: {error.strerror}")
             raise typer.Exit(2) from None
+        return False
+    return True
 
 
-def check_table(path: Path) -> None:
-    """Before the work begins: could `path` be written in the end? Leaves nothing behind.
+class Printing:
+    """Rows to standard output, for as long as somebody reads them."""
 
-    Raises:
-        OSError: no.
-        ValueError: it is a picture.
-    """
-    from ...imaging.files import SUFFIXES
+    def __init__(self, as_json: bool):
+        self.as_json, self.ended, self.status = as_json, False, 0
 
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no such folder: '{path.absolute().parent}'")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write the table: '{path}' is a folder")
-    if path.exists() and path.suffix.lower() in SUFFIXES:
-        raise ValueError(f"the table would overwrite the picture '{path}'")
-    if _is_device(path):
-        return
-    path = path.resolve()
-    new = not path.exists()
+    def __call__(self, rows: Iterable[Row]) -> None:
+        from ..results import HEADER, cells
+
+        if self.ended:
+            return
+        if self.as_json:
+            lines = [json_line(HEADER, cells(row)) for row in rows]
+        else:
+            lines = [f"{row.score:.4f}\t{row.path}" for row in rows if not row.error]
+        try:
+            self.ended = not print_lines(lines)
+        except typer.Exit as stop:  # a table that is to be written is worth going on for
+            self.ended, self.status = True, stop.exit_code
+
+
+def check_outputs(out: Path | None, sheet: Path | None) -> None:
+    """Raises: OSError, ValueError."""
+    if out:
+        check_table(out)
+    if sheet:
+        check_table(sheet, frozenset({".html", ".htm"}))
+
+
+def finish(
+    results: Results,
+    out: Path | None,
+    sheet: Path | None,
+    notes: list[str],
+    higher_is_better: bool,
+    status: int = 0,
+    journal: Path | None = None,
+) -> None:
+    """Table and page, and the exit status. The journal goes when the table is whole."""
+    from ..results import HEADER, cells
+    from ..sheets import write_sheet
+
+    rows = results.rows
+    if not save(out, HEADER, map(cells, rows)):
+        status = 2
+    elif journal:
+        journal.unlink(missing_ok=True)
     try:
-        with path.open("ab"), tempfile.TemporaryFile(dir=path.parent):
-            pass  # a spreadsheet may hold the file open; a folder may be read-only
+        if sheet:
+            write_sheet(sheet, rows, "Scores", notes, higher_is_better)
     except OSError as error:
-        raise OSError(f"cannot write the table '{path}': {error.strerror}") from None
-    finally:
-        if new:
-            path.unlink(missing_ok=True)
+        report(f"the page '{sheet}' could not be written: {error.strerror or error}")
+        status = 2
+    if results.failed:
+        report(f"{results.failed} of {len(rows)} files could not be scored")
+        status = status or (1 if results.failed < len(rows) else 2)
+    raise typer.Exit(status)
 
 
-def write_table(path: Path, header: list[str], rows: Iterable) -> None:
-    """CSV in UTF-8: a name, then numbers. Whole or not at all.
-
-    Raises:
-        OSError: it could not be written; what was there before is still there.
-    """
-    if _is_device(path):
-        _fill(path, header, rows)
-    else:
-        with atomic_write(path.resolve()) as partial:
-            _fill(partial, header, rows)
-
-
-def _is_device(path: Path) -> bool:
-    """/dev/stdout or a named pipe: written to as it is, never replaced."""
-    return path.absolute().parts[1:2] == ("dev",) or (path.exists() and not path.is_file())
-
-
-def _fill(path: Path, header: list[str], rows: Iterable) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors=KEEP_BYTES) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([first, *(f"{number:.6f}" for number in numbers)] for first, *numbers in rows)
+def save(table: Path | None, header: Sequence[str], rows: Iterable[Sequence]) -> bool:
+    """False, with a word, where the table could not be written."""
+    try:
+        if table:
+            write_table(table, header, rows)
+    except OSError as error:
+        report(
+            f"the table '{table}' could not be written: {error.strerror or error}; the scores are on standard output"
+        )
+        return False
+    return True

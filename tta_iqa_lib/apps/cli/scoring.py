@@ -3,84 +3,108 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
+from ..tables import check_table
 from .app import DATABASE, ImageFolder, LowerIsBetter, PathColumn, ScoreColumn, app
-from .output import check_table, print_lines, report, write_table
+from .options import (
+    DEFAULT_MODEL,
+    Adapt,
+    BatchSize,
+    Crops,
+    Device,
+    Images,
+    Method,
+    ModelName,
+    Precision,
+    Readers,
+    Seed,
+    Weights,
+    images_of,
+    settings_of,
+)
+from .output import Printing, check_outputs, finish, print_lines, report, save
 
-ModelFile = Annotated[
+Out = Annotated[Path | None, typer.Option("--out", "--csv", help="Write a table as well: .csv, .jsonl or .parquet.")]
+Sheet = Annotated[
     Path | None,
-    typer.Option(
-        help='"photographs", the shipped model of human opinions, or a file that `tta-iqa train` wrote; default: TinyShift\'s.'
-    ),
+    typer.Option(help="Write a page (.html): histogram, best and worst pictures, those that adapting moved most."),
 ]
-BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
-Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]
-Seed = Annotated[int, typer.Option(help="Draws the batches.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON Lines on standard output, with all that the table has.")]
 
 
 @app.command()
 def score(
-    paths: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched recursively.")],
-    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt to the images before scoring them.")] = False,
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write path, score and source score here as well.")
-    ] = None,
-    model: ModelFile = None,
+    paths: Images,
+    adapt: Adapt = False,
+    method: Method = None,
+    out: Out = None,
+    sheet: Sheet = None,
+    as_json: Json = False,
+    model: ModelName = DEFAULT_MODEL,
+    weights: Weights = None,
     batch_size: BatchSize = 32,
     crops: Crops = 4,
     seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+    workers: Readers = 2,
+    path_column: PathColumn = "path",
 ) -> None:
-    """Score images: one line each, score and path, higher is better.
+    """Score images: one line each, score and path, in the order of the images, as soon as it is known.
 
     Images are cut into crops at their native resolution; an image's score is the mean over its crops and
     over the symmetric views that the model declares. With `--adapt`
-    the scores depend on the images that are scored together.
+    the scores depend on the images that are scored together; batches are drawn from all of them, so that the first lines may
+    wait for the last batch. Whose scores a batch was given, and why, stands in the table.
+
+    With `--out` an interrupted run goes on where it stopped: give the same command again. Until the table is whole, finished
+    batches are kept beside it, in NAME.journal.
     """
-    from ...imaging.files import ImageError, list_images
-    from ...models.quality import load_source_model
-    from ..scoring import score_files
+    import torch
+
+    from ..journals import journal_beside, score_open
+    from ..results import Results
+    from ..scoring import cut_batches
 
     try:
-        network = load_source_model(model or 0)
-        _check_options(crops, csv_file)
-        with warnings.catch_warnings(record=True) as left_out:
-            warnings.simplefilter("always")
-            files = list_images(paths)
-        for warning in left_out:
-            report(str(warning.message))
-        if not files:
-            raise ImageError(f"no images in {', '.join(map(str, paths))}")
+        check_outputs(out, sheet)
+        settings = settings_of(
+            adapt, method, weights, model=model, batch_size=batch_size, crops=crops, seed=seed, device=device,
+            precision=precision, threads=torch.get_num_threads(),
+        )  # fmt: skip
+        files = images_of(paths, path_column)
+        scorer = settings.scorer()
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
-    report(f"the model predicts {network.predicts}")
-    rows, failed = [], 0
-    bar = tqdm(total=len(files), desc="images", file=sys.stderr)
-    for batch in score_files(network, files, adapt, batch_size, crops, seed):
-        for row in batch:
-            if row.error:
-                failed += 1
-                bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
-            else:
-                rows.append(row)
-            bar.update()
-    bar.close()
-    place = {file: i for i, file in enumerate(files)}
-    rows.sort(key=lambda row: place[row.path])
-    header = ["path", "score", "source_score"]
-    saved = _save(csv_file, header, ((row.path, row.score, row.source_score) for row in rows))
-    print_lines(f"{row.score:.4f}\t{row.path}" for row in rows)
-    if not saved:
-        raise typer.Exit(2)
-    if failed:
-        report(f"{failed} of {len(files)} files could not be scored")
-        raise typer.Exit(1 if rows else 2)
+    about = f"the model predicts {scorer.model.predicts}"
+    if not scorer.model.higher_is_better:
+        about += "; lower is better"
+    report(about)
+    journal = journal_beside(out, settings, scorer, files)
+    batches = cut_batches(len(files), batch_size, scorer, seed)
+    if journal and journal.done:
+        report(f"going on from '{journal.path}': {len(journal.done)} of {len(batches)} batches are done")
+    results, printing = Results(len(files)), Printing(as_json)
+    with tqdm(total=len(files), desc="images", file=sys.stderr) as bar:
+        for number, rows in score_open(scorer, [[files[i] for i in batch] for batch in batches], journal, workers):
+            for row in rows:
+                if row.error:
+                    bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
+            bar.update(len(rows))
+            printing(results.add(batches[number], rows))
+            if printing.ended and not (out or sheet):
+                raise typer.Exit(printing.status)
+    notes = [about]
+    if settings.method:
+        notes.append(f"{settings.method}: {results.summary()}")
+        report(notes[1])
+    finish(results, out, sheet, notes, scorer.model.higher_is_better, printing.status, journal and journal.path)
 
 
 @app.command()
@@ -94,7 +118,8 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write path, opinion, score and source score here.")
     ] = None,
-    model: ModelFile = None,
+    model: ModelName = DEFAULT_MODEL,
+    weights: Weights = None,
     batch_size: BatchSize = 32,
     crops: Crops = 4,
     seed: Seed = 0,
@@ -107,13 +132,16 @@ def evaluate(
 
     from ...datasets.databases import read
     from ...datasets.near_duplicates import find_contents
+    from ...imaging.crops import square_side
     from ...metrics import evenly_spaced
-    from ...models.quality import load_source_model
     from ..evaluation import compare, score_database
+    from ..loading import load_model
 
     try:
-        network = load_source_model(model or 0)
-        _check_options(crops, csv_file)
+        network = load_model(model, weights)
+        square_side(crops)
+        if csv_file:
+            check_table(csv_file)
         table = {"path_column": path_column, "score_column": score_column, "folder": images}
         found = read(database, **table, higher_is_better=not lower_is_better)
     except (OSError, ValueError) as error:
@@ -139,7 +167,7 @@ def evaluate(
     new, old = ([getattr(rows[path], key) for path in found.paths] for key in ("score", "source_score"))
     contents = find_contents(found)
     header = ["path", "opinion", "score", "source_score"]
-    saved = _save(csv_file, header, zip(found.paths, found.scores, new, old, strict=True))
+    saved = save(csv_file, header, zip(found.paths, found.scores, new, old, strict=True))
     left = "; the gate left the others to the source model" if adapted < batches else ""
     lines = [
         f"{found.name}: {len(found)} images, {len(set(contents.tolist()))} contents, batches of {batch_size}",
@@ -154,24 +182,3 @@ def evaluate(
     if failed:
         report(f"{len(failed)} of {len(rows)} images could not be read, and are left out")
         raise typer.Exit(1)
-
-
-def _check_options(crops: int, csv_file: Path | None) -> None:
-    """Raises: ValueError, OSError."""
-    if crops < 1 or round(crops**0.5) ** 2 != crops:
-        raise ValueError(f"--crops must be a square number (1, 4, 9, …); got {crops}")
-    if csv_file:
-        check_table(csv_file)
-
-
-def _save(csv_file: Path | None, header: list[str], rows) -> bool:
-    """False, with a word, where the table could not be written. It comes before stdout, which may be a closed pipe."""
-    try:
-        if csv_file:
-            write_table(csv_file, header, rows)
-    except OSError as error:
-        report(
-            f"the table '{csv_file}' could not be written: {error.strerror or error}; the scores are on standard output"
-        )
-        return False
-    return True

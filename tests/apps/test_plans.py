@@ -1,0 +1,274 @@
+"""A plan and its parts: whoever scores them, whenever, in whatever order, the table is the same, byte for byte."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tta_iqa_lib.apps import plans, settings
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.apps.clusters import own_part
+from tta_iqa_lib.apps.plans import Plan, PlanError, Worker, merge, run_shard, score_shard, write_plan
+from tta_iqa_lib.apps.results import HEADER, cells
+from tta_iqa_lib.apps.settings import Settings
+from tta_iqa_lib.apps.tables import write_table
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+PROGRAM = "from tta_iqa_lib.apps.cli import app\napp()"
+SLOW = "import time\nfrom tta_iqa_lib.apps import scorers\ntrue = scorers.Scorer.__call__\n"
+SLOW += "scorers.Scorer.__call__ = lambda self, rows: time.sleep(0.2) or true(self, rows)\n" + PROGRAM
+
+
+@pytest.fixture
+def plan(twelve, tmp_path) -> Plan:
+    """Seven batches of two pictures or less."""
+    how = Settings(model="helpers:tiny_scorer", method="rank+gc", batch_size=2, crops=1)
+    return write_plan(tmp_path / "plan.jsonl", sorted(twelve.iterdir()), how)
+
+
+@pytest.fixture
+def whole(twelve, plan, tmp_path) -> bytes:
+    """What `score` gives, in one process and without a plan; on one thread, as a worker has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    command = [
+        "score",
+        twelve,
+        "--method",
+        "rank+gc",
+        "--batch-size",
+        2,
+        "--crops",
+        1,
+        "--model",
+        "helpers:tiny_scorer",
+    ]
+    CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "whole.csv")])
+    torch.set_num_threads(before)
+    content = (tmp_path / "whole.csv").read_bytes()
+    names = [line.split(b",")[0].rsplit(b"/", 1)[-1] for line in content.splitlines()[1:]]
+    assert names == sorted(os.fsencode(path.name) for path in twelve.iterdir())
+    return content
+
+
+def table(plan: Plan) -> bytes:
+    out = plan.path.with_name("merged.csv")
+    write_table(out, HEADER, map(cells, merge(plan).rows))
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 9])
+def test_any_number_of_workers_in_any_order_gives_one_table(plan, whole, count):
+    parts = list(range(count))
+    random.Random(count).shuffle(parts)
+    for index in parts:
+        list(run_shard(plan, index, count, readers=index % 3))
+    assert table(plan) == whole
+
+
+def test_a_shard_is_a_function_of_plan_and_part(plan, whole):
+    """It writes nothing, and gives the same twice; the parts are the whole, each batch once."""
+    before = sorted(plan.path.parent.rglob("*"))
+    found = [dict(score_shard(plan, index, 3)) for index in range(3)]
+    assert sorted(plan.path.parent.rglob("*")) == before
+    assert sorted(number for part in found for number in part) == list(range(plan.batches))
+    assert str(dict(score_shard(plan, 1, 3))) == str(found[1])
+    places = [place for number in range(plan.batches) for place, _ in plan.batch(number)]
+    assert sorted(places) == list(range(plan.images)) and plan.images == 13
+
+
+def test_parts_may_be_cut_anew_and_journals_stirred(plan, whole, monkeypatch):
+    """One of two workers stops half-way; five others do the rest, and nothing twice."""
+    first = run_shard(plan, 0, 2)
+    next(first), next(first)
+    first.close()
+    done, true = [], Worker.score
+    monkeypatch.setattr(Worker, "score", lambda self, numbers: done.extend(numbers) or true(self, numbers))
+    for index in (4, 2, 0, 3, 1):
+        list(run_shard(plan, index, 5))
+    assert sorted(done) == [1, 3, 4, 5, 6]
+    for journal in plan.parts.iterdir():
+        head, *lines = journal.read_text().split("\n")
+        random.Random(0).shuffle(lines)
+        journal.write_text("\n".join([head, *lines]))
+    assert table(plan) == whole
+
+
+def test_what_is_not_done_is_said(plan):
+    list(run_shard(plan, 0, 2))
+    with pytest.raises(PlanError, match="3 of 7 batches are not done yet, first number 1"):
+        merge(plan)
+
+
+def test_one_batch_that_came_out_in_two_ways_is_no_table(plan):
+    list(run_shard(plan, 0))
+    other = plan.parts / "other.jsonl"
+    shutil.copy(plan.parts / "0-of-1.jsonl", other)
+    assert merge(plan)
+    other.write_text(other.read_text().replace('"adapted"', '"source"', 1))
+    with pytest.raises(PlanError, match="came out in two ways"):
+        merge(plan)
+
+
+def test_journals_of_another_plan_are_no_part_of_this(plan, tmp_path):
+    plan.parts.mkdir()
+    (plan.parts / "x.jsonl").write_text('{"tta-iqa": "finished batches", "of": "other"}\n[0, []]')
+    for work in (merge, lambda p: list(run_shard(p, 0))):
+        with pytest.raises(PlanError, match="not of the plan"):
+            work(plan)
+
+
+def test_a_picture_that_has_changed_stops_the_work(plan, twelve):
+    os.utime(twelve / "03.png", (5, 5))
+    with pytest.raises(PlanError, match=r"03\.png' has changed"):
+        list(score_shard(plan, 0))
+    (twelve / "03.png").unlink()
+    with pytest.raises(PlanError, match=r"03\.png' of the plan cannot be found"):
+        list(score_shard(plan, 0))
+
+
+@pytest.mark.parametrize("change", ["model", "torch", "code"])
+def test_another_model_or_library_than_the_plan_s_is_refused(plan, monkeypatch, change):
+    if change == "model":
+        import helpers
+
+        monkeypatch.setattr(helpers, "tiny_scorer", lambda: helpers.tiny_model(1, crop=32))
+    elif change == "torch":
+        monkeypatch.setattr(settings.torch, "__version__", "0.0")
+    else:
+        monkeypatch.setattr(settings, "code_hash", lambda *_: "other")
+    with pytest.raises(PlanError, match="not what the plan"):
+        Worker(plan)
+
+
+def test_a_damaged_plan_or_none_is_refused(plan, tmp_path):
+    content = plan.path.read_bytes()
+    for wrong in (
+        content[:-5],
+        content.replace(b"03.png", b"04.png"),
+        content[: len(content) // 2],
+        b"",
+        b"[1]\n[2]\n",
+    ):
+        plan.path.write_bytes(wrong)
+        with pytest.raises(PlanError, match=r"plan\.jsonl"):
+            Plan(plan.path)
+    with pytest.raises(PlanError, match="cannot read"):
+        Plan(tmp_path / "none")
+
+
+@pytest.mark.parametrize("method", ["ema", "reference"])
+def test_a_stream_cannot_be_cut(twelve, tmp_path, method):
+    how = Settings(model="helpers:tiny_scorer", method=method, crops=1)
+    with pytest.raises(PlanError, match="is a stream"):
+        write_plan(tmp_path / "p.jsonl", sorted(twelve.iterdir()), how)
+
+
+def test_a_worker_has_the_plan_s_threads_and_gives_them_back(plan, monkeypatch):
+    seen, true = [], plans.score_batches
+
+    def watched(*arguments):
+        for rows in true(*arguments):
+            seen.append(torch.get_num_threads())
+            yield rows
+
+    monkeypatch.setattr(plans, "score_batches", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    list(score_shard(plan, 0))
+    assert set(seen) == {1} and torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3"}, (3, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "7"}, (6, 7)),
+        ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "3"}, (2, 3)),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, (1, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # the batch script itself
+        ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "3", "RANK": "1", "WORLD_SIZE": "2"}, (3, 6)),
+    ],
+)
+def test_each_engine_says_which_part_is_whose(environment, part):
+    assert own_part(environment) == part
+
+
+def test_an_array_with_gaps_does_not_say(plan):
+    gaps = {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
+    with pytest.raises(PlanError, match="--part"):
+        own_part(gaps)
+
+
+def begin(plan: Plan, *options: str, program: str = PROGRAM, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", program, "shard", str(plan.path), *options]
+    return subprocess.Popen(command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_slurm_array_one_task_of_which_is_killed_and_starts_again(plan, whole):
+    """Three processes at once, with what Slurm tells them; SIGKILL in the middle of one."""
+    tasks = [{"SLURM_ARRAY_TASK_ID": str(i), "SLURM_ARRAY_TASK_COUNT": "3"} for i in range(3)]
+    killed = begin(plan, program=SLOW, **tasks[0])
+    journal = plan.parts / "0-of-3.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n")):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    processes = [begin(plan, **task) for task in tasks]
+    errors = [process.communicate(timeout=600)[1] for process in processes]
+    assert {process.returncode for process in processes} <= {0, 1}, errors
+    assert table(plan) == whole
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_program(plan, whole, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517", script]
+    done = subprocess.run([*command, "shard", plan.path], env=ENVIRONMENT, capture_output=True, timeout=900)
+    assert {path.name for path in plan.parts.iterdir()} == {"0-of-2.jsonl", "1-of-2.jsonl"}, done.stderr
+    assert table(plan) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray Data is not installed")
+@pytest.mark.parametrize("actors", [1, 2])
+def test_ray_gives_the_same_also_when_it_is_stopped_half_way(plan, whole, actors):
+    from tta_iqa_lib.apps.clusters import run_on_ray
+
+    first = run_on_ray(plan, actors)
+    next(first), next(first)
+    first.close()
+    assert 2 + len(list(run_on_ray(Plan(plan.path), actors))) == plan.batches
+    assert table(plan) == whole
+
+
+def test_the_three_commands_in_a_row(twelve, tmp_path, whole):
+    def run(*arguments):
+        return CliRunner().invoke(app, list(map(str, arguments)))
+
+    file, out = tmp_path / "p.jsonl", tmp_path / "out.csv"
+    how = ("--method", "rank+gc", "--batch-size", 2, "--crops", 1, "--model", "helpers:tiny_scorer")
+    assert "13 images in 7 batches" in run("plan", twelve, "--out", file, *how).stdout
+    assert "not done yet" in run("merge", file, "--out", out).stderr
+    assert [run("shard", file, "--part", f"{i}/2").exit_code for i in range(2)].count(1) == 1  # one picture is none
+    done = run("merge", file, "--out", out)
+    assert done.exit_code == 1 and "adapted to 7 of 7 batches" in done.stderr and out.read_bytes() == whole
+    for wrong, reason in (("2/2", "INDEX/COUNT"), ("x", "INDEX/COUNT")):
+        assert reason in run("shard", file, "--part", wrong).stderr
+    line = json.loads(file.read_text().splitlines()[1])
+    assert {len(entry) for entry in line} == {4}

@@ -1,0 +1,132 @@
+"""Finished batches on disk, one line each: what a kill leaves behind, and a restart goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..imaging import files as picture_files
+from ..store import identity
+from ..store.identity import Unidentified
+from .scorers import Scorer
+from .scoring import Row, score_batches
+from .settings import Settings
+from .tables import is_device
+
+log = logging.getLogger(__name__)  # without a handler: one line on stderr
+
+
+class Journal:
+    """The batches of one run that are done, in a file that only grows.
+
+    A line is written in one go when its batch is done; a line that a kill has cut short is passed over, and its batch scored
+    again. Scores keep all their digits, so that a run that goes on gives what an uninterrupted one gives.
+
+    Args:
+        path: the file. It is made when the first batch is done.
+        key: of all that decides the scores. What stands in a file with another key does not count.
+
+    Attributes:
+        done: by number of the batch, score, source score, error, decision and reason of each of its files.
+        stale: the file is there, and of another run; the first batch that is added replaces it.
+    """
+
+    def __init__(self, path: Path, key: str):
+        self.path, self.key = path, key
+        self.done: dict[int, list[tuple]] = {}
+        self.stale = False
+        if path.is_file():
+            lines = path.read_bytes().split(b"\n")
+            self.stale = lines[0] != self._head()
+            if not self.stale:
+                self.done = dict(filter(None, map(_read, lines[1:])))
+
+    def add(self, number: int, rows: Sequence[Row]) -> None:
+        """A batch is done.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        cells = to_cells(rows)
+        new = self.stale or not self.path.is_file()
+        with self.path.open("wb" if new else "ab") as file:
+            # The end of line comes first: it also ends a line that was cut short.
+            file.write((self._head() if new else b"") + b"\n" + json.dumps([number, cells]).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.stale = False
+        self.done[number] = list(map(tuple, cells))
+
+    def rows(self, number: int, files: Sequence[Path]) -> list[Row]:
+        """The rows of a batch that is done, of these files."""
+        return from_cells(self.done[number], files)
+
+    def _head(self) -> bytes:
+        return json.dumps({"tta-iqa": "finished batches", "of": self.key}).encode()
+
+
+def to_cells(rows: Sequence[Row]) -> list[list]:
+    """Plain data of rows, without their paths, as a journal has them."""
+    scores = ([row.score, row.source_score] for row in rows)
+    finite = ([score if math.isfinite(score) else None for score in pair] for pair in scores)
+    return [[*pair, row.error, row.decision, row.reason] for pair, row in zip(finite, rows, strict=True)]
+
+
+def from_cells(cells: Sequence[Sequence], files: Sequence[Path]) -> list[Row]:
+    """The rows again."""
+    kept = zip(files, cells, strict=True)
+    return [Row(path, _number(new), _number(old), *rest) for path, (new, old, *rest) in kept]
+
+
+def _number(score: float | None) -> float:
+    return math.nan if score is None else score
+
+
+def _read(line: bytes) -> tuple[int, list[tuple]] | None:
+    try:
+        number, rows = json.loads(line)
+        return number, [tuple(cells) for cells in rows]
+    except (ValueError, TypeError):
+        return None
+
+
+def score_open(
+    scorer: Scorer, batches: Sequence[Sequence[Path]], journal: Journal | None, readers: int = 0
+) -> Iterator[tuple[int, list[Row]]]:
+    """Number and rows of each batch: first of those that are done, then of the others, which are kept.
+
+    A journal that cannot be written costs the journal, not the scores.
+    """
+    done = set(journal.done) if journal else set()
+    if journal:
+        yield from ((number, journal.rows(number, batches[number])) for number in sorted(done))
+    todo = [number for number in range(len(batches)) if number not in done]
+    for number, rows in zip(todo, score_batches(scorer, (batches[n] for n in todo), readers), strict=True):
+        if journal:
+            try:
+                journal.add(number, rows)
+            except OSError as error:
+                log.warning(
+                    "tta-iqa: cannot write '%s' (%s): an interruption would cost all", journal.path, error.strerror
+                )
+                journal = None
+        yield number, rows
+
+
+def journal_beside(out: Path | None, settings: Settings, scorer: Scorer, files: list[Path]) -> Journal | None:
+    """Where finished batches are kept, beside a table. None for what is no file, a stream, or a model without an identity."""
+    if not out or is_device(out):
+        return None
+    if scorer.carries:
+        log.warning("tta-iqa: the method '%s' is a stream: an interrupted run will begin anew", settings.method)
+        return None
+    try:
+        key = identity([settings.identity(scorer), files, picture_files.MAX_PIXELS])
+    except Unidentified as error:
+        log.warning("tta-iqa: an interrupted run will begin anew: %s", error)
+        return None
+    return Journal(out.with_name(f"{out.name}.journal"), key)

@@ -1,0 +1,289 @@
+"""A plan cuts the batches once, so that many machines can score them in any order and get the same.
+
+Whose batch an image is in changes its score, and no engine that spreads work promises that. So the batches are a file, a part of
+the work is a list of their numbers, and what came of it is a journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ..imaging import files as picture_files
+from ..store import atomic_write
+from ..store.identity import Unidentified
+from .journals import Journal
+from .results import Results
+from .scoring import Row, cut_batches, score_batches
+from .settings import Settings
+
+FORMAT = 1
+
+
+class PlanError(ValueError):
+    """A plan that cannot be made, read or followed, or that is not done; the message says why."""
+
+
+def write_plan(path: Path, images: list[Path], settings: Settings) -> Plan:
+    """Cut images into batches, and keep that in a file of JSON lines: what decides the scores, the batches, a checksum.
+
+    Of each image stand there its place in the list, its path (as it is spelt, from the folder that one works in), its size
+    and the time of its last change.
+
+    Raises:
+        PlanError: the method is a stream, whose batches depend on one another, or the model cannot be identified.
+        OSError: an image is not there, or the plan cannot be written.
+    """
+    scorer = settings.scorer()
+    if scorer.carries:
+        raise PlanError(
+            f"the method '{settings.method}' is a stream: each batch needs those before it; `score` runs it whole"
+        )
+    try:
+        identity = settings.identity(scorer)
+    except Unidentified as error:
+        raise PlanError(f"the model '{settings.model}' cannot be told from another: {error}") from None
+    settings = replace(
+        settings, model=_from_anywhere(settings.model), weights=settings.weights and _from_anywhere(settings.weights)
+    )
+    batches = cut_batches(len(images), settings.batch_size, scorer, settings.seed)
+    head = {
+        "tta-iqa plan": FORMAT,
+        "settings": asdict(settings),
+        "identity": identity,
+        "max_pixels": picture_files.MAX_PIXELS,
+        "folder": str(Path.cwd()),
+        "images": len(images),
+        "batches": len(batches),
+    }
+    with atomic_write(path.resolve()) as partial, partial.open("wb") as file:
+        digest = hashlib.sha256()
+        for part in (head, *([_entry(i, images[i]) for i in batch] for batch in batches)):
+            line = json.dumps(part).encode() + b"\n"
+            digest.update(line)
+            file.write(line)
+        file.write(json.dumps({"sha256": digest.hexdigest()}).encode() + b"\n")
+    return Plan(path)
+
+
+def _from_anywhere(name: str) -> str:
+    """A file by its whole path, as workers start in folders of their own."""
+    return str(Path(name).resolve()) if Path(name).suffix and Path(name).is_file() else name
+
+
+def _entry(place: int, path: Path) -> list:
+    about = path.stat()
+    return [place, str(path), about.st_size, about.st_mtime_ns]
+
+
+class Plan:
+    """Batches of images, as `write_plan` cut them.
+
+    Attributes:
+        settings: how they are scored.
+        identity: of model, method and code; see `Settings.identity`.
+        images, batches: how many there are.
+        key: the checksum of the file.
+
+    Raises:
+        PlanError: no plan, or a damaged one.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).resolve()
+        digest, self._starts, last = hashlib.sha256(), [0], b""
+        try:
+            with self.path.open("rb") as file:  # line by line: a plan of many millions is read in little memory
+                for line in file:
+                    digest.update(last)
+                    self._starts.append(self._starts[-1] + len(line))
+                    last = line
+                file.seek(0)
+                head = json.loads(file.readline())
+            self.key = json.loads(last)["sha256"]
+            whole = self.key == digest.hexdigest() and head["tta-iqa plan"] == FORMAT
+        except OSError as error:
+            raise PlanError(f"cannot read '{path}': {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise PlanError(f"'{path}' is no plan of `tta-iqa plan`") from None
+        if not whole:
+            raise PlanError(f"the plan '{path}' is damaged, or of another version: make it again")
+        self.settings = Settings(**head["settings"] | {"device": "cpu"})
+        self.device, self.identity, self.max_pixels = head["settings"]["device"], head["identity"], head["max_pixels"]
+        self.images, self.batches, self.folder = head["images"], head["batches"], Path(head["folder"])
+
+    @property
+    def parts(self) -> Path:
+        """The folder in which finished batches are kept, beside the plan."""
+        return self.path.with_suffix(".parts")
+
+    def batch(self, number: int) -> list[tuple[int, Path]]:
+        """Place in the list, and path as it was spelt, of each image of a batch."""
+        return [(place, Path(name)) for place, name, _, _ in self._line(number)]
+
+    def unchanged(self, number: int) -> list[Path]:
+        """Where the images of a batch are.
+
+        Raises:
+            PlanError: one is gone, or has changed since the plan was made.
+        """
+        found = []
+        for _, name, size, changed in self._line(number):
+            path = self.folder / name
+            try:
+                about = path.stat()
+            except OSError as error:
+                raise PlanError(f"'{path}' of the plan cannot be found: {error.strerror}") from None
+            if (about.st_size, about.st_mtime_ns) != (size, changed):
+                raise PlanError(f"'{path}' has changed since the plan was made: plan again")
+            found.append(path)
+        return found
+
+    def _line(self, number: int) -> list:
+        if not 0 <= number < self.batches:
+            raise PlanError(f"the plan '{self.path}' has no batch {number}: it has {self.batches}")
+        with self.path.open("rb") as file:
+            file.seek(self._starts[number + 1])
+            return json.loads(file.readline())
+
+
+class Worker:
+    """The plan's model, held in memory, for any of its batches.
+
+    Args:
+        device: None: the plan's. Of the same kind, as another kind rounds otherwise.
+        readers: threads that read pictures ahead of the model.
+
+    Raises:
+        PlanError: model, method, library or PyTorch are not those of the plan.
+    """
+
+    def __init__(self, plan: Plan, device: str | None = None, readers: int = 0):
+        self.plan, self.readers = plan, readers
+        if str(plan.folder) not in sys.path:
+            sys.path.append(str(plan.folder))  # where a model's package.module may stand
+        settings = replace(plan.settings, device=device or plan.device)
+        self.scorer = settings.scorer()
+        if settings.identity(self.scorer) != plan.identity:
+            raise PlanError(
+                f"this is not what the plan '{plan.path}' was made with: another model, method, kind of device, version of "
+                "this library or of PyTorch"
+            )
+
+    def score(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Row]]]:
+        """Number and rows of each batch, in turn.
+
+        Raises:
+            PlanError: an image has changed.
+        """
+        numbers = list(numbers)
+        picture_files.MAX_PIXELS = self.plan.max_pixels
+        with _threads(self.plan.settings.threads):
+            scored = score_batches(self.scorer, map(self.plan.unchanged, numbers), self.readers)
+            for number, rows in zip(numbers, scored, strict=True):
+                names = [path for _, path in self.plan.batch(number)]
+                yield number, [_spelt(row, name) for row, name in zip(rows, names, strict=True)]
+
+
+def _spelt(row: Row, name: Path) -> Row:
+    return replace(row, path=name, error=row.error.replace(f"'{row.path}'", f"'{name}'"))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def score_shard(plan: Plan, index: int, count: int = 1, readers: int = 0) -> Iterator[tuple[int, list[Row]]]:
+    """Every `count`-th batch of a plan from number `index` on: its number and its rows.
+
+    What it gives depends on the plan alone: not on who else works at it, nor when.
+
+    Raises:
+        PlanError: as `Worker`; or no such part.
+    """
+    return Worker(plan, readers=readers).score(_numbers(plan, index, count))
+
+
+def _numbers(plan: Plan, index: int, count: int) -> range:
+    if not 0 <= index < count:
+        raise PlanError(f"there is no part {index} of {count}: parts are counted from 0")
+    return range(index, plan.batches, count)
+
+
+def journals(plan: Plan) -> list[Journal]:
+    """What has been done of a plan, by whomever.
+
+    Raises:
+        PlanError: a journal of another plan stands among them.
+    """
+    found = [Journal(path, plan.key) for path in sorted(plan.parts.glob("*.jsonl"))]
+    for journal in found:
+        if journal.stale and journal.path.stat().st_size:
+            raise PlanError(f"'{journal.path}' is not of the plan '{plan.path}': move or delete the folder")
+    return found
+
+
+def run_shard(
+    plan: Plan, index: int, count: int = 1, device: str | None = None, readers: int = 0
+) -> Iterator[tuple[int, list[Row]]]:
+    """`score_shard`, but for what is done already; each batch is kept in the plan's folder of parts.
+
+    Raises:
+        PlanError: as `score_shard`, `journals`.
+        OSError: it cannot be kept.
+    """
+    numbers = open_batches(plan, _numbers(plan, index, count))
+    journal = part_journal(plan, f"{index}-of-{count}")
+    if numbers:
+        for number, rows in Worker(plan, device, readers).score(numbers):
+            journal.add(number, rows)
+            yield number, rows
+
+
+def open_batches(plan: Plan, numbers: Iterable[int]) -> list[int]:
+    """Those that nobody has done yet."""
+    done = {number for journal in journals(plan) for number in journal.done}
+    return [number for number in numbers if number not in done]
+
+
+def part_journal(plan: Plan, name: str) -> Journal:
+    """Where one worker keeps what it has done; no two may have the same name at a time."""
+    plan.parts.mkdir(exist_ok=True)
+    return Journal(plan.parts / f"{name}.jsonl", plan.key)
+
+
+def merge(plan: Plan) -> Results:
+    """All rows of a plan.
+
+    Raises:
+        PlanError: as `journals`; batches that are not done yet; or one that came out in two ways.
+    """
+    done: dict[int, Journal] = {}
+    for journal in journals(plan):
+        for number, cells in journal.done.items():
+            first = done.setdefault(number, journal)
+            if first.done[number] != cells:
+                raise PlanError(
+                    f"batch {number} came out in two ways, in '{first.path}' and '{journal.path}': delete one"
+                )
+    missing = [number for number in range(plan.batches) if number not in done]
+    if missing:
+        raise PlanError(f"{len(missing)} of {plan.batches} batches are not done yet, first number {missing[0]}")
+    results = Results(plan.images)
+    for number in range(plan.batches):
+        places, names = zip(*plan.batch(number), strict=True)
+        results.add(places, done[number].rows(number, names))
+    return results

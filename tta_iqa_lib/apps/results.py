@@ -1,0 +1,64 @@
+"""Rows in the order of the images, and what is to be said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from .scoring import Row
+
+HEADER = ("path", "score", "source_score", "decision", "reason", "error")
+
+
+def cells(row: Row) -> tuple:
+    """Under `HEADER`."""
+    return str(row.path), row.score, row.source_score, row.decision, row.reason, row.error
+
+
+class Results:
+    """Rows that come in any order, and leave in that of the images.
+
+    Args:
+        count: of images.
+
+    Attributes:
+        ready: so many from the first on are there.
+    """
+
+    def __init__(self, count: int):
+        self._rows: list[Row | None] = [None] * count
+        self.ready = 0
+        self._batches: Counter[tuple[str, str]] = Counter()
+
+    def add(self, places: Sequence[int], rows: Sequence[Row]) -> list[Row]:
+        """A batch is done: the rows that need wait no longer."""
+        for place, row in zip(places, rows, strict=True):
+            self._rows[place] = row
+        scored = next((row for row in rows if not row.error), None)
+        if scored:
+            self._batches[scored.decision, scored.reason.split(" (")[0]] += 1
+        first = self.ready
+        while self.ready < len(self._rows) and self._rows[self.ready] is not None:
+            self.ready += 1
+        return [row for row in self._rows[first : self.ready] if row]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those that are there, in the order of the images."""
+        return [row for row in self._rows if row]
+
+    @property
+    def failed(self) -> int:
+        """How many files could not be scored."""
+        return sum(bool(row.error) for row in self.rows)
+
+    def summary(self) -> str:
+        """How many batches were adapted, and why the others were not."""
+        total = self._batches.total()
+        adapted = sum(n for (decision, _), n in self._batches.items() if decision != "source")
+        left = [
+            f"{n} left to the source model{reason and ': '}{reason}"
+            for (decision, reason), n in self._batches.items()
+            if decision == "source"
+        ]
+        return "; ".join([f"adapted to {adapted} of {total} batches", *left])

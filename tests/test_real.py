@@ -32,15 +32,18 @@ def test_a_folder_of_real_photographs_is_scored_and_adapted(tmp_path):
     assert np.isfinite(new).all() and new.std() > 0 and np.abs(new - old).max() > 1e-3
 
 
+@needs("biq2021")
+@needs("agiqa-3k")
+@needs("live-challenge")
 def test_the_real_databases_that_lie_beside_the_project():
     """BIQ2021 in its official layout, and the others by their tables."""
-    biq = check(FOLDER.parent / "biq2021", sample=6)
+    biq = check(SHARED / "biq2021", sample=6)
     assert biq.faults == ("3,600 images; the authors published 12,000",)
     assert biq.facts[0] == "3,600 images" and biq.facts[-1] == "6 opened of 3,600"
     options = {"score_column": "mos_quality", "content_column": "prompt"}
-    agiqa = check(FOLDER.parent / "agiqa-3k" / "scores.csv", sample=4, **options)
+    agiqa = check(SHARED / "agiqa-3k" / "scores.csv", sample=4, **options)
     assert agiqa.faults == () and agiqa.facts[:2] == ("896 images", "90 contents")
-    clive = check(FOLDER.parent / "live-challenge" / "scores.csv", sample=4, score_column="mos")
+    clive = check(SHARED / "live-challenge" / "scores.csv", sample=4, score_column="mos")
     assert clive.faults == () and clive.facts[0] == "1,162 images"
 
 

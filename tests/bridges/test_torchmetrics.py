@@ -26,7 +26,7 @@ def clip_iqa(monkeypatch, **options):
 
     net = CLIP(32, 64, (1, 1, 1, 1), 8, None, 77, 49408, 16, 2, 1).eval()
     noise = torch.randn(2 * len(options.get("prompts", "1")), 32)
-    anchors = torch.nn.functional.normalize(torch.ones(32) + 0.2 * noise, dim=1)  # else all is one prompt or the other
+    anchors = torch.nn.functional.normalize(torch.ones(32) + 0.03 * noise, dim=1)  # else all is one prompt or the other
     monkeypatch.setattr(clip_iqa, "_get_clip_iqa_model_and_processor", lambda _name: (net, None))
     monkeypatch.setattr(clip_iqa, "_clip_iqa_get_anchor_vectors", lambda *_arguments: anchors)
     return CLIPImageQualityAssessment(**options)
@@ -44,7 +44,7 @@ def test_a_metric_scores_as_it_does_adapts_and_stays_as_it_is(make, width, monke
     with torch.no_grad():
         scores, features = model(images, with_features=True)
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
-    assert scores.std() > 1e-4 and expected.std() > 1e-4
+    assert scores.std() > 10 * (scores - expected).abs().max()  # random networks differ little from picture to picture
     assert features.shape == (3, width) and len(batchnorm_layers(model)) > 5 and model.higher_is_better
     result = tta.Adapter(metric, [mean_score], Batch(), steps=1, lr=0.05).run(images)
     assert result.skipped == {} and torch.equal(result.source_scores, scores)

@@ -272,3 +272,13 @@ def test_the_three_commands_in_a_row(twelve, tmp_path, whole):
         assert reason in run("shard", file, "--part", wrong).stderr
     line = json.loads(file.read_text().splitlines()[1])
     assert {len(entry) for entry in line} == {4}
+
+
+def test_names_in_the_table_are_spelt_as_in_the_plan_wherever_a_worker_starts(twelve, tmp_path, monkeypatch):
+    monkeypatch.chdir(twelve)
+    how = Settings(model="helpers:tiny_scorer", method="rank+gc", batch_size=2, crops=1)
+    made = write_plan(tmp_path / "p.jsonl", [Path("03.png"), Path("05b.png")], how)
+    monkeypatch.chdir(tmp_path)
+    ((_, rows),) = score_shard(made, 0)
+    by_name = {str(row.path): row.error for row in rows}
+    assert by_name.keys() == {"03.png", "05b.png"} and by_name["05b.png"].startswith("cannot read '05b.png'")

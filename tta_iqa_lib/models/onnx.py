@@ -11,59 +11,46 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
-from torch.overrides import TorchFunctionMode
 
-from ..adaptation.moments import Moments, batch_moments, blend
-from ..adaptation.normalisation import batchnorm_layers, normalise
+from ..adaptation.moments import blend
+from ..adaptation.normalisation import batchnorm_layers
+from ..adaptation.rules import Statistics
+from ..adaptation.stateless import Stateless
 from ..store import atomic_write
 from .quality import ScoringModel
 
 OPSET = 18  # the oldest vocabulary of operations that PyTorch's exporter writes: of 2022
 
 
-class _Adapting(nn.Module):
-    """A model with a share for each layer as its second input."""
+@dataclass(frozen=True)
+class _Shares(Statistics):
+    """`Blend` with a share for each layer, which are an input of the graph."""
 
-    def __init__(self, model: ScoringModel):
+    alpha: Tensor
+    layer: int = 0
+
+    def __call__(self, source, batch, previous, count):
+        return blend(source, batch, self.alpha[self.layer])
+
+    def at(self, depth: float) -> _Shares:
+        return _Shares(self.alpha, round(depth * len(self.alpha)))
+
+
+class _Adapting(nn.Module):
+    def __init__(self, model: ScoringModel, example: Tensor):
         super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.network = Stateless(copy.deepcopy(model).requires_grad_(False))
+        self.module = self.network.module  # the exporter wants to know all modules
+        self.network(example)  # now it knows in which order the layers run
 
     def forward(self, images: Tensor, alpha: Tensor) -> Tensor:
-        with _Shares(alpha):
-            return self.model(images)
-
-
-class _Shares(TorchFunctionMode):
-    """Lets each batch normalisation, in the order in which they run, blend its moments by its own share."""
-
-    def __init__(self, alpha: Tensor):
-        super().__init__()
-        self.alpha, self.layers = alpha, 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (self.normalise if func is batch_norm else func)(*args, **(kwargs or {}))
-
-    def normalise(self, x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
-        alpha = self.alpha[self.layers]
-        self.layers += 1
-        # A branch of the graph: where alpha is 0 nothing is measured, which takes a third of the time.
-        mean, var = torch.cond(alpha > 0, _blended, _source, (x, mean, var, alpha))
-        return normalise(x, Moments(mean, var), weight, bias, eps)
-
-
-def _blended(x: Tensor, mean: Tensor, var: Tensor, alpha: Tensor) -> tuple[Tensor, ...]:
-    return tuple(part[0] for part in blend(Moments(mean, var), batch_moments(x), alpha))
-
-
-def _source(x: Tensor, mean: Tensor, var: Tensor, alpha: Tensor) -> tuple[Tensor, ...]:
-    source = Moments(mean, var)
-    return tuple(blend(source, source, alpha))  # as they are; of a branch that computes nothing the exporter complains
+        return self.network(images, _Shares(alpha)).scores
 
 
 def export_model(model: ScoringModel, path: str | Path, half: bool = False) -> Path:
@@ -84,11 +71,12 @@ def export_model(model: ScoringModel, path: str | Path, half: bool = False) -> P
     if model.crop is None:
         sizes |= {2: torch.export.Dim("height", min=16, max=4096), 3: torch.export.Dim("width", min=16, max=4096)}
     images = torch.linspace(0, 1, 4 * 3 * side * side).view(4, 3, side, side)
-    layers = len(batchnorm_layers(model))
+    adapting = _Adapting(model, images).eval()
+    layers = len(adapting.network.order or ())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own insides
         program = torch.onnx.export(
-            _Adapting(model),
+            adapting,
             (images, torch.full((layers,), 0.5)),
             input_names=["images", "alpha"],
             output_names=["scores"],
@@ -98,9 +86,9 @@ def export_model(model: ScoringModel, path: str | Path, half: bool = False) -> P
             verbose=False,
         )
     assert program is not None
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # traces of the export, a fifth of the file
     file = program.model_proto
+    for node in file.graph.node:
+        node.ClearField("metadata_props")  # traces of the export, a fifth of the file
     if half:
         _halve(file.graph)
     with atomic_write(path) as partial:

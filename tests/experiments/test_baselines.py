@@ -63,10 +63,10 @@ def test_turns_are_quarter_turns_of_the_image_or_of_its_mirror_image():
 
 @pytest.mark.parametrize("bins", [2, 10])
 def test_score_entropy_by_hand(bins):
-    """Softmax of −(s − c)² / 2 w² over the centres of equally likely bins of the source, whatever the batch's own mean."""
-    scores, pseudo = torch.tensor([0.3, -1.2, 4.0]).double(), torch.tensor([5.0, 7.0, 6.0]).double()
+    """Softmax of −(s − c)² / 2 w² over the centres of equally likely bins; w is the centres' mean distance."""
+    scores, pseudo = torch.tensor([0.3, -1.2, 4.0]).double(), torch.tensor([1.0, 0.0, 0.5]).double()
     found = context({"clean": vectors(3)}, pseudo, {"clean": scores})
-    found.score_mean, found.score_std = torch.tensor(0.5).double(), torch.tensor(2.0).double()
+    found.score_std = torch.tensor(2.0).double()
     normal = torch.distributions.Normal(0.0, 1.0)
     centres = [normal.icdf(torch.tensor((k + 0.5) / bins).double()).item() for k in range(bins)]
     width = sum(b - a for a, b in pairwise(centres)) / (bins - 1)

@@ -23,7 +23,7 @@ class ScoreEntropy:
     bins: int = 10
 
     def __call__(self, context: Context) -> Tensor:
-        scores = (context.scores["clean"] - context.score_mean) / context.score_std
+        scores = (context.scores["clean"] - context.pseudo_scores.mean()) / context.score_std
         share = (torch.arange(self.bins, device=scores.device, dtype=scores.dtype) + 0.5) / self.bins
         centres = torch.special.ndtri(share)
         width = (centres[-1] - centres[0]) / (self.bins - 1)

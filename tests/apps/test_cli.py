@@ -145,15 +145,30 @@ def test_the_demo_prints_every_target(monkeypatch):
     assert np.isfinite(list(expected.values())).all()
 
 
-def test_opinions_under_other_settings_do_not_overwrite_those_of_the_book(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "tta_iqa_lib.experiments.transfer.evaluate", lambda *_settings: {"about": {}, "truth": {}, "runs": []}
-    )
-    options = (), ("--seeds", "1", "--epochs", "10"), ("--architecture", "resnet18", "--images", "64")
-    for option in options:
-        assert run("opinions", tmp_path, *option, "--out", tmp_path).exit_code == 0
-    names = {"opinions", "opinions-seeds1-epochs10", "opinions-resnet18-images64"}
-    assert {file.stem for file in tmp_path.iterdir()} == names
+def test_a_pack_and_the_experiment_on_it(tmp_path, folder, monkeypatch):
+    """The pack is made by one command; the other hands it on, and writes what comes back."""
+    from tta_iqa_lib.experiments.opinions import study, summary
+
+    packed, table = tmp_path / "pack", folder / "opinions.csv"
+    table.write_text("path,mos\na/sharp.png,4\na/deep/blurred.png,2\nb/portrait.jpg,3\n")
+    made = run("pack", packed, "--part", f"live={table}")
+    assert made.exit_code == 0 and "3 pictures, 2 contents" in made.stdout  # one cat is the other, blurred
+    twice = run("pack", packed, "--part", f"a={table}", "--part", f"a={table}")
+    assert twice.exit_code == 2 and "NAME=PATH, each name once" in twice.stderr
+    seen = []
+
+    def fake(place, processes, role):
+        seen.append((place.pack, place.scale, processes, role))
+        return {"about": {}, "truth": {}, "runs": []}
+
+    monkeypatch.setattr(study, "run_study", fake)
+    monkeypatch.setattr(summary, "summarise", lambda _results: [])
+    monkeypatch.setattr(summary, "text_table", lambda _results: "the table")
+    out = tmp_path / "o.json"
+    found = run("opinions", packed, "--scale", "reduced", "--role", "test", "--processes", "3", "--out", out)
+    assert found.exit_code == 0 and "the table" in found.stdout and out.is_file()
+    assert seen == [(str(packed), "reduced", 3, "test")]
+    assert run("opinions", packed, "--scale", "tiny").exit_code == 2
 
 
 def test_a_picture_is_reduced_to_the_side_that_the_model_knows(tmp_path):
@@ -169,7 +184,7 @@ def test_a_picture_is_reduced_to_the_side_that_the_model_knows(tmp_path):
 def test_help_names_every_command():
     """In a line of its own: a word of another command's description is not enough."""
     text = run("--help").stdout
-    for command in ("score", "demo", "experiment", "opinions", "train", "manifest"):
+    for command in ("score", "demo", "experiment", "pack", "opinions", "train", "manifest"):
         assert re.search(rf"^\W*{command}  ", text, re.MULTILINE), command
 
 

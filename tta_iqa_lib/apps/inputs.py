@@ -90,7 +90,7 @@ def read_paths(table: Path, path_column: str = "path") -> list[Path]:
                 lines.append(line)
     except csv.Error as error:
         raise DatabaseError(f"'{table}', line {last + 1}: {error}; is there a stray quote?") from None
-    check_paths(paths, table, lines)
+    check_paths(paths, table, [f"line {line}" for line in lines])
     return paths
 
 

@@ -10,7 +10,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from threading import Timer
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from torch import Tensor
 from . import student
 from .walls import Limits
 from .wire import decode, encode
+
+PRELOADED = ["tta_iqa_lib.teaching.kit.student", "tta_iqa_lib.metrics", "scipy.stats"]
 
 
 class StudentError(Exception):
@@ -38,8 +43,19 @@ def _context():
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tta_iqa_lib.teaching.kit.student", "tta_iqa_lib.metrics", "scipy.stats"])
+    context.set_forkserver_preload(PRELOADED)
     return context
+
+
+@contextlib.contextmanager
+def _nameless_program() -> Iterator[None]:
+    """Else multiprocessing would run the grader's own program in the student's process, to find its classes there."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 class Remote:
@@ -92,7 +108,8 @@ class Remote:
         self._process = context.Process(  # type: ignore[attr-defined]
             target=student.serve, args=(theirs, self.code, self.__name__, self.limits), daemon=True
         )
-        self._process.start()
+        with _nameless_program():
+            self._process.start()
         theirs.close()
         (head, _), _ = self._receive(seconds=120)  # a slow machine may need a while to start Python
         self.walls = head["walls"]

@@ -66,6 +66,20 @@ def test_gradients_pass_through_the_wall():
     assert not answer("def f(x): return x.detach()", x).requires_grad
 
 
+def test_an_optimiser_works_behind_the_wall():
+    """PyTorch's import more of it when they are first used."""
+    code = """
+import torch
+def f(x):
+    p = torch.zeros(1, requires_grad=True)
+    for optimiser in (torch.optim.SGD([p], lr=0.5), torch.optim.Adam([p], lr=0.5)):
+        ((p - x) ** 2).mean().backward()
+        optimiser.step()
+    return p.detach()
+"""
+    assert abs(float(answer(code, torch.ones(3))) - 1.5) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [

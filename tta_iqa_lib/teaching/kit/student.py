@@ -6,6 +6,7 @@ It is started clean, and never holds a test, another student's work or a grade.
 from __future__ import annotations
 
 import builtins
+import importlib
 import os
 import sys
 import traceback
@@ -76,6 +77,7 @@ def _settle_in(connection: Connection) -> None:
         os.closerange(connection.fileno() + 1, 4096)
     sys.stdin, sys.stdout, sys.stderr = (open(os.devnull, mode) for mode in ("r", "w", "w"))  # noqa: SIM115 (for good)
     torch.set_num_threads(1)
+    importlib.import_module("torch._dynamo")  # an optimiser would import it, and behind the walls it cannot
 
 
 def _fingerprint(value: Any) -> tuple[bytes, bytes] | None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf test test-bridges lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -25,6 +25,13 @@ test: $(READY) ## check the code, the notebooks and the built pages
 	$(ONE) $(BIN)/python -m pytest --nbval book index.ipynb -n 2 --dist loadfile
 	$(BIN)/python book/tools.py build
 	$(BIN)/python -m pytest tests/site -rs
+
+BRIDGES := _build/bridges
+test-bridges: $(READY) ## grade an assignment with nbgrader, too, in an environment of its own
+	$(BIN)/python -m venv $(BRIDGES)
+	$(BRIDGES)/bin/python -m pip install --quiet nbgrader
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(BRIDGES)/bin/python -c "import site; print(site.getsitepackages()[0])")/book.pth
+	PYTHONPATH=. $(ONE) $(BRIDGES)/bin/python tests/teaching/kit/bridges.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab index.ipynb

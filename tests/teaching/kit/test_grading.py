@@ -95,7 +95,7 @@ def test_a_wrong_answer_loses_its_points_and_no_others(name, wrong, tmp_path):
 def test_every_variant_can_be_solved(name, tmp_path):
     source = assignment(name)
     variants = {student: source.constants(student, "key") for student in "abcdef"}
-    assert len({tuple(v.values()) for v in variants.values()}) > 3
+    assert len({tuple(v.values()) for v in variants.values()}) >= 3
     assert source.constants("a", "key") != source.constants("a", "another") or source.constants(
         "b", "key"
     ) != source.constants("b", "another")

@@ -126,3 +126,22 @@ def grade(
         for note in one.notes:
             report(f"{one.student}: {note}")
     print_lines([f"{one.points:g}\t{one.student}" for one in marked])
+
+
+@course.command("report")
+def describe(
+    assignment: Source,
+    submissions: Annotated[Path, typer.Argument(help="As for grade.")],
+    out: Annotated[Path, typer.Option(help="As for grade.")] = Path("grades"),
+) -> None:
+    """After grading: distribution, difficulty and discrimination of each part, frequent faults, equal code, leaderboard."""
+    from ...teaching.kit.report import load_grades, report_lines
+    from ...teaching.kit.submissions import find_submissions
+
+    found = _read(assignment)
+    try:
+        lines = report_lines(found, load_grades(out), find_submissions(submissions, found))
+    except (OSError, ValueError) as error:
+        report(str(error))
+        raise typer.Exit(2) from None
+    print_lines(lines)

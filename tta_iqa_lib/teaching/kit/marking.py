@@ -17,17 +17,18 @@ NOT_ATTEMPTED = "not attempted"
 class Partly(Wrong):
     """Wrong, but part of it is right: raise it in a test with the share of the points that is earned, in (0, 1)."""
 
-    def __init__(self, share: float, message: str):
+    def __init__(self, share: float, message: str, value: float | None = None):
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1; got {share}")
         super().__init__(message)
-        self.share = share
+        self.share, self.value = share, value
 
 
 @dataclass(frozen=True)
 class Mark:
     """Points of one item. `status`: "passed", "partly", "not yet" or "not attempted"; `message`: for the student.
 
+    `value`: what the test measured, if it did; a leaderboard is made of such numbers.
     It prints as a number: as such nbgrader reads the points from a cell's output.
     """
 
@@ -35,6 +36,7 @@ class Mark:
     of: float
     status: str
     message: str = ""
+    value: float | None = None
 
     def __repr__(self) -> str:
         return f"{self.points:g}"
@@ -44,17 +46,17 @@ def mark(test: Callable, *functions: Callable, points: float) -> Mark:
     """Run a test on a student's functions. Never raises.
 
     Args:
-        test: takes the functions; raises `Wrong` or `Partly`, with a sentence for the student, where they are not right. Its
-            sentences must not give the test's numbers away.
+        test: takes the functions; raises `Wrong` or `Partly`, with a sentence for the student, where they are not right, and
+            returns None or a number that it measured. Its sentences must not give the test's numbers away.
         functions: the student's.
         points: for all of it.
     """
     try:
-        test(*(_attempted(function) for function in functions))
+        value = test(*(_attempted(function) for function in functions))
     except NotImplementedError:
         return Mark(0, points, NOT_ATTEMPTED, "fill in the function")
     except Partly as wrong:
-        return Mark(round(wrong.share * points, 2), points, "partly", str(wrong))
+        return Mark(round(wrong.share * points, 2), points, "partly", str(wrong), wrong.value)
     except Wrong as wrong:
         return Mark(0, points, "not yet", str(wrong))
     except Stopped as stopped:
@@ -68,7 +70,7 @@ def mark(test: Callable, *functions: Callable, points: float) -> Mark:
             "not yet",
             f"the function or its answer does not fit ({type(error).__name__}): is it of the shape that is asked for?",
         )
-    return Mark(points, points, "passed")
+    return Mark(points, points, "passed", value=value)
 
 
 def _attempted(function: Callable) -> Callable:

@@ -30,6 +30,9 @@ def run(cells, name="f", given="", *arguments):
         ["def f(: return", "def f(): return 6", "\x00"],
         ["from math import *\ndef f(): return floor(6.5)"],
         ["import os.path\nimport os\ndef f(): return 6 if os.path else 0"],
+        ["def even(n): return n == 0 or f(n - 1)", "def f(n=6): return 6 if n == 0 else even(n - 1) and 6"],
+        ["def f(): return g()", "def g(): return 6", "def g(): return 7"],  # nothing above: the first below
+        ["def g(): return 5", "def g(): return 6", "def f(): return g()", "def g(): return 7"],  # the last above
         ["class A:\n    n = 6\n\ndef f(): return A.n"],
         ["def twice(g):\n    return lambda: 2 * g()\n\n@twice\ndef f(): return 3"],
     ],

@@ -81,33 +81,36 @@ class Notebook:
         return f"there is no function `{name}` in the notebook{hint}{broken}"
 
     def _with_needs(self, target: ast.stmt) -> str:
-        """Its code, under that of all it uses, directly or not. Of several statements that give a name: the last above it."""
+        """Its code, under that of all it uses, directly or not."""
         everything = [*self.statements, *(s for s in self._aside if s not in self.statements)]
-        place = {id(s): i for i, s in enumerate(everything)}
         fixed = {name for s in self._fixed for name in _binds(s)}
         stars = [s for s in everything if isinstance(s, ast.ImportFrom) and s.names[0].name == "*"]
-        chosen, waiting = {id(s): s for s in [target, *stars]}, [target]
+        chosen, waiting = [target, *stars], [target]
         while waiting:
             user = waiting.pop()
             for name in _uses(user) - fixed:
-                if name in _binds(user) or any(name in _binds(s) for s in chosen.values() if s is not target):
-                    continue
-                giving = [s for s in everything if name in _binds(s) and s is not target]
-                if hasattr(builtins, name):  # sum = 3 in some other cell is a slip; a function of that name is meant
-                    giving = [s for s in giving if isinstance(s, (*DEFINITIONS, ast.Import, ast.ImportFrom))]
-                above = [s for s in giving if place[id(s)] < place[id(user)]]
-                real = [s for s in above or giving if not is_stub(s)]
-                needs = (real or giving)[-1:] if above else (real or giving)[:1]
-                if needs and isinstance(
-                    needs[0], ast.Import
-                ):  # import scipy.stats, scipy.special: one name, two modules
-                    needs = [s for s in giving if isinstance(s, ast.Import)]
-                for need in needs:
-                    if id(need) not in chosen:
-                        chosen[id(need)] = need
-                        waiting.append(need)
-        order = sorted(chosen.values(), key=lambda s: (not isinstance(s, ast.Import | ast.ImportFrom), place[id(s)]))
+                if not any(name in _binds(s) for s in chosen):
+                    needs = _giving(name, everything, everything.index(user))
+                    chosen += needs
+                    waiting += needs
+        order = sorted(chosen, key=lambda s: (not isinstance(s, ast.Import | ast.ImportFrom), everything.index(s)))
         return "\n".join([self.given, *map(ast.unparse, order)])
+
+
+def _giving(name: str, statements: list[ast.stmt], place: int) -> list[ast.stmt]:
+    """What gives a name its value in this place: the last statement above it, else the first below; stubs do not count.
+
+    Two imports may share a name (`import scipy.stats`, `import scipy.special`), and both count. Of the names that Python knows by
+    itself only definitions and imports do: `sum = 3` in some other cell is a slip.
+    """
+    giving = [s for s in statements if name in _binds(s) and not is_stub(s)]
+    if hasattr(builtins, name):
+        giving = [s for s in giving if isinstance(s, (*DEFINITIONS, ast.Import, ast.ImportFrom))]
+    above = [s for i, s in enumerate(statements) if i < place and s in giving]
+    needs = above[-1:] or giving[:1]
+    if needs and isinstance(needs[0], ast.Import):
+        return [s for s in giving if isinstance(s, ast.Import)]
+    return needs
 
 
 def is_stub(statement: ast.stmt) -> bool:

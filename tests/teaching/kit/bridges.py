@@ -32,7 +32,9 @@ def main(name: str) -> None:
     source = assignment(name)
     with tempfile.TemporaryDirectory() as place:
         course = Path(place)
-        (course / "nbgrader_config.py").write_text("c = get_config()\nc.CourseDirectory.course_id = 'x'\n")
+        (course / "nbgrader_config.py").write_text(
+            "c = get_config()\nc.CourseDirectory.course_id = 'x'\nc.Execute.timeout = c.Execute.iopub_timeout = 900\n"
+        )
         shutil.copytree(COURSE / "source" / name, course / "source" / name)
         nbgrader(course, "generate_assignment", name)
         released = json.loads((course / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8"))

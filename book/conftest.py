@@ -1,3 +1,3 @@
-"""`pytest --nbval book` is for the notebooks; `book/tools.py lint` names its folder."""
+"""`pytest --nbval book` is for the chapters: `book/tools.py lint` names its folder, and assignments have no stored outputs."""
 
-collect_ignore = ["lint"]
+collect_ignore = ["lint", "assignments"]

@@ -1,11 +1,11 @@
 """The command line: `tta-iqa score`, `evaluate`, `plan`, `shard`, `merge`, `databases`, `demo`, `experiment`, `pack`,
-`opinions`, `manifest`, `train`.
+`opinions`, `manifest`, `train`, `course`.
 
 Results go to stdout, progress and remarks to stderr. Exit status: 0 all scored, 1 some, 2 none, bad usage, or results that
 could not be written.
 """
 
-from . import scoring, sharding, databases, studies, training  # noqa: F401, I001 (the commands, in the order of --help)
+from . import scoring, sharding, databases, studies, training, course  # noqa: F401, I001 (the order of --help)
 from .app import app
 
 __all__ = ["app"]

@@ -1,0 +1,145 @@
+"""The course on the command line: an instructor's path and a student's."""
+
+import csv
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.teaching.kit import grade as grading
+from tta_iqa_lib.teaching.kit.source import write_notebook
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "teaching" / "kit"))
+from handed_in import assignment, handed_in
+
+SOURCE = assignment("a2_rank")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["course", *map(str, arguments)])
+
+
+@pytest.fixture
+def submissions(tmp_path):
+    (tmp_path / "roster.csv").write_text("Student,Group\nanna,1\nben,1\n", encoding="utf-8")
+    result = run("release", SOURCE.path, "--students", tmp_path / "roster.csv", "--key", "k", "--out", tmp_path / "in")
+    assert result.exit_code == 0 and result.stdout.count("\n") == 3
+    return tmp_path / "in"
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["student"]: row for row in csv.DictReader(file)}
+
+
+def test_each_student_gets_a_notebook_with_numbers_of_their_own(submissions):
+    with zipfile.ZipFile(submissions / "a2_rank.zip") as archive:
+        assert sorted(archive.namelist()) == ["anna/a2_rank.ipynb", "ben/a2_rank.ipynb"]
+    text = (submissions / "anna" / "a2_rank.ipynb").read_text(encoding="utf-8")
+    for name, value in SOURCE.constants("anna", "k").items():
+        assert f"{name} = {value}" in text
+
+
+def test_a_student_hears_what_is_missing_and_a_copy_is_kept(submissions):
+    path = submissions / "anna" / "a2_rank.ipynb"
+    result = run("validate", path)
+    assert result.exit_code == 1 and "○ rank_loss: fill in the function" in result.stdout
+    write_notebook(handed_in(SOURCE, {"pull": "def pull(a, b):\n    return a"}, "anna", "k"), path)
+    result = run("validate", path)
+    assert result.exit_code == 1 and "✗ pull: not yet" in result.stdout and "✓ rank_loss: passed" in result.stdout
+    write_notebook(handed_in(SOURCE, student="anna", key="k"), path)
+    result = run("validate", path)
+    assert result.exit_code == 0 and "Ready to hand in." in result.stdout, result.stdout
+    assert run("validate", path).exit_code == 0
+    assert len(list((path.parent / "backups").glob("*.ipynb"))) in (2, 3)  # two in one second are one
+
+
+def test_grading_goes_on_where_it_stopped_and_takes_up_the_written_points(submissions, monkeypatch):
+    write_notebook(handed_in(SOURCE, student="anna", key="k"), submissions / "anna" / "a2_rank.ipynb")
+    out = submissions.parent / "grades"
+    command = ("grade", SOURCE.path, submissions, "--key", "k", "--out", out, "--processes", 1)
+    result = run(*command)
+    assert result.exit_code == 0 and result.stdout == "18\tanna\n0\tben\n", result.output
+    assert (
+        table(out / "a2_rank.csv")["anna"].items()
+        >= {"points": "18", "out_of": "22", "pull_values": "3", "in_words": ""}.items()
+    )
+    calls = []
+    monkeypatch.setattr(grading, "grade_one", lambda *a, **k: calls.append(a))
+    written = (out / "written.csv").read_text(encoding="utf-8")
+    (out / "written.csv").write_text(written.replace("anna,in_words,,", "anna,in_words,3,well seen"), encoding="utf-8")
+    result = run(*command)
+    assert calls == [] and result.stdout == "21\tanna\n0\tben\n", result.output
+    assert "well seen" in (out / "anna.html").read_text(encoding="utf-8")
+    (out / "written.csv").write_text(written.replace("anna,in_words,,", "anna,in_words,9,"), encoding="utf-8")
+    result = run(*command)
+    assert result.exit_code == 2 and "line 2: points must be a number from 0 to 4; got '9'" in result.stderr
+    assert "anna" in (out / "written.csv").read_text(encoding="utf-8")
+
+
+def test_one_failure_stops_one_grade_and_not_the_batch(submissions, monkeypatch):
+    real = grading.grade_one
+
+    def fails(source, path, student, *rest):
+        if student == "anna":
+            raise RuntimeError("a fault of the grader's")
+        return real(source, path, student, *rest)
+
+    monkeypatch.setattr(grading, "grade_one", fails)
+    (submissions / "carl.ipynb").write_bytes(b"\xff\xfe no notebook")
+    out = submissions.parent / "grades"
+    result = run("grade", SOURCE.path, submissions, "--key", "k", "--out", out, "--processes", 1)
+    assert result.exit_code == 0 and set(table(out / "a2_rank.csv")) == {"anna", "ben", "carl"}
+    assert (
+        "anna: could not be graded, RuntimeError" in result.stderr and "carl: the file is no notebook" in result.stderr
+    )
+
+
+def test_whose_a_notebook_is(tmp_path):
+    """As a learning platform packs it: a folder each, or all in one, renamed as it likes."""
+    from tta_iqa_lib.teaching.kit.submissions import find_submissions
+
+    mine = handed_in(SOURCE, student="anna", key="k")
+    stripped = json.loads(json.dumps(mine)) | {"metadata": {}}
+    other = json.loads(json.dumps(mine))
+    other["metadata"]["tta_iqa_course"]["name"] = "a1_scoring"
+    evil = json.loads(json.dumps(mine))
+    evil["metadata"]["tta_iqa_course"]["student"] = "../../evil"
+    for place, notebook in {
+        "ben/deep/Untitled (3).ipynb": stripped,
+        "ben/.ipynb_checkpoints/x.ipynb": mine,
+        "ben/backups/x.ipynb": mine,
+        "Assignment_1234.ipynb": mine,
+        "cleo_a2_rank.ipynb": stripped,
+        "dora/other.ipynb": other,
+        "evil.ipynb": evil,
+    }.items():
+        write_notebook(notebook, tmp_path / place)
+    assert set(find_submissions(tmp_path, SOURCE)) == {"anna", "ben", "cleo", "_.._evil"}
+    write_notebook(mine, tmp_path / "emil_a2_rank.ipynb")  # two say they were anna's
+    assert set(find_submissions(tmp_path, SOURCE)) == {"Assignment_1234", "emil", "ben", "cleo", "_.._evil"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("release", "nothing.ipynb"), "cannot be read: No such file"),
+        (("release", "roster.csv"), "is not a Jupyter notebook"),
+        (("validate", "roster.csv"), "is not a Jupyter notebook"),
+        (("release", SOURCE.path, "--students", "bad.csv"), "must do as the name of a folder; got 'a/b'"),
+        (("release", SOURCE.path, "--students", "empty.csv"), "no students in"),
+        (("grade", SOURCE.path, "nowhere"), "no folder of submissions"),
+        (("grade", SOURCE.path, "."), "no notebook of a2_rank in"),
+    ],
+)
+def test_bad_usage_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("roster.csv").write_text("x\n")
+    Path("bad.csv").write_text("a/b\n")
+    Path("empty.csv").write_text("student\n")
+    result = run(*arguments)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1

@@ -1,0 +1,153 @@
+"""From the instructor's notebook to a student's points, and back to nobody's knowledge of the tests."""
+
+import json
+from html import escape
+from importlib import import_module
+from itertools import zip_longest
+
+import pytest
+from handed_in import COURSE, NAMES, assignment, handed_in
+
+from tta_iqa_lib.teaching.kit.grade import grade_one
+from tta_iqa_lib.teaching.kit.pages import student_page
+from tta_iqa_lib.teaching.kit.release import release, student_version
+from tta_iqa_lib.teaching.kit.source import HIDDEN, SOLUTION, Assignment, NotebookError, write_notebook
+
+WRONG = [(name, *case) for name in NAMES for case in import_module(name).WRONG]
+
+
+def graded(source, notebook, folder, **options):
+    path = folder / "handed-in.ipynb"
+    write_notebook(notebook, path)
+    return grade_one(source, path, **options)
+
+
+def possible(source):
+    return {item.name: item.points for item in source.items}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_instructor_gets_everything(name):
+    source = assignment(name)
+    grade = grade_one(source, source.path)
+    lost = {k: m.message for k, m in grade.marks.items() if m and m.points < m.of}
+    assert lost == {} and grade.notes == []
+    assert grade.points == sum(item.points for item in source.items if item.test) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untouched_notebook_gets_nothing_and_no_error(name, tmp_path):
+    source = assignment(name)
+    grade = graded(source, student_version(source), tmp_path)
+    assert {m.status for m in grade.marks.values()} == {"not attempted"} and grade.points == 0
+    assert set(grade.marks) == set(possible(source)) and grade.notes == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_student_version_is_what_a_release_gives(name, tmp_path):
+    made, _ = release(assignment(name), tmp_path)
+    assert made.read_text(encoding="utf-8") == (COURSE / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_solutions_and_hidden_tests_is_left_in_a_release(name):
+    source = assignment(name)
+    released = json.dumps(student_version(source), ensure_ascii=False)
+    secret = [
+        m[0] for c in source.notebook["cells"] for marks in (SOLUTION, HIDDEN) for m in marks.finditer(c["source"])
+    ]
+    lines = {line.strip() for part in secret for line in part.splitlines()}
+    telling = {line for line in lines if len(line) > 18 and not line.startswith(("from ", "import ", "###"))}
+    assert len(telling) > 20
+    assert [line for line in telling if json.dumps(line, ensure_ascii=False)[1:-1] in released] == []
+    assert "rubric" not in released and "variants" not in released and "HIDDEN" not in released
+
+
+def rounds(name):
+    """The wrong answers of an assignment, in as few submissions as there are wrong answers to one function."""
+    by_function: dict[str, list] = {}
+    for _, function, *case in (w for w in WRONG if w[0] == name):
+        by_function.setdefault(function, []).append(case)
+    for cases in zip_longest(*by_function.values()):
+        yield {function: case for function, case in zip(by_function, cases, strict=True) if case}
+
+
+def test_there_are_wrong_answers_of_every_kind():
+    assert len(WRONG) >= 25
+    for name in NAMES:
+        assert {function for n, function, *_ in WRONG if n == name} == set(assignment(name).functions)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [(n, w) for n in NAMES for w in rounds(n)], ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_a_wrong_answer_loses_its_points_and_no_others(name, wrong, tmp_path):
+    source = assignment(name)
+    notebook = handed_in(source, {function: code for function, (code, *_) in wrong.items()}, "erika", "secret")
+    grade = graded(source, notebook, tmp_path, student="erika", key="secret")
+    earned = {item: points for _, lost, _ in wrong.values() for item, points in lost.items()}
+    expected = {item.name: earned.get(item.name, item.points) for item in source.items if item.test}
+    assert {k: m.points for k, m in grade.marks.items() if m} == expected, grade.marks
+    for _, lost, reason in wrong.values():
+        assert reason in " ".join(grade.marks[item].message for item in lost)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_can_be_solved(name, tmp_path):
+    source = assignment(name)
+    variants = {student: source.constants(student, "key") for student in "abcdef"}
+    assert len({tuple(v.values()) for v in variants.values()}) >= 3
+    assert source.constants("a", "key") != source.constants("a", "another") or source.constants(
+        "b", "key"
+    ) != source.constants("b", "another")
+    grade = graded(source, handed_in(source, student="b", key="key"), tmp_path, student="b", key="key")
+    assert grade.points == sum(item.points for item in source.items if item.test)
+
+
+def test_a_neighbour_s_numbers_written_into_a_function_do_not_pass(tmp_path):
+    source = assignment("a2_rank")
+    mine = {"MARGIN": 0.2, "TEMPERATURE": 0.5}
+    student = next(s for s in map(str, range(999)) if mine.items() <= source.constants(s).items())
+    excess = "(d_mild - d_severe + 0.6) / 2.0"
+    copied = f"def rank_loss(d_mild, d_severe):\n    return torch.log1p(torch.exp({excess})).mean()"
+    mark = graded(source, handed_in(source, {"rank_loss": copied}, student), tmp_path, student=student).marks[
+        "loss_values"
+    ]
+    assert mark.points == 1 and "another variant" in mark.message
+
+
+def test_a_page_shows_points_and_reasons_and_no_test(tmp_path):
+    for name in NAMES:
+        source = assignment(name)
+        cases = [case for case in WRONG if case[0] == name]
+        answers = {function: code for _, function, code, *_ in cases}  # the last wrong one of each function
+        grade = graded(source, handed_in(source, answers), tmp_path)
+        page = student_page(grade, source.about["title"], possible(source))
+        assert all(escape(m.message) in page for m in grade.marks.values() if m)
+        hidden = "\n".join(m[1] for c in source.notebook["cells"] for m in HIDDEN.finditer(c["source"]))
+        code = {line.strip() for line in hidden.splitlines() if len(line.strip()) > 12 and '"' not in line}
+        assert len(code) > 10 and [line for line in code if line in page] == []
+
+
+def test_feedback_holds_nothing_that_the_function_has_seen(tmp_path):
+    """An exception's message could carry the test's inputs out; only its type and the student's own line are shown."""
+    source = assignment("a2_rank")
+    spy = "def pull(d_mild, d_severe):\n    raise ValueError('seen: ' + str(d_mild.tolist()))"
+    mark = graded(source, handed_in(source, {"pull": spy}), tmp_path).marks["pull_values"]
+    assert "ValueError" in mark.message and "0.3" not in mark.message.replace(spy, "") and "[" not in mark.message
+
+
+def test_marks_that_do_not_belong_together_are_refused(tmp_path):
+    source = assignment("a2_rank")
+    for find, message in (
+        ("### END SOLUTION", "without its partner"),
+        ("### BEGIN HIDDEN TESTS", "without its partner"),
+    ):
+        notebook = json.loads(json.dumps(source.notebook))
+        cell = next(c for c in notebook["cells"] if find in c["source"])
+        cell["source"] = cell["source"].replace(find, "")
+        write_notebook(notebook, tmp_path / "broken.ipynb")
+        with pytest.raises(NotebookError, match=message):
+            Assignment.read(tmp_path / "broken.ipynb")
+    with pytest.raises(NotebookError, match="no instructor's notebook"):
+        Assignment.read(COURSE.parents[0] / "06_rank.ipynb")

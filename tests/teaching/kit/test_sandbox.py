@@ -1,0 +1,191 @@
+"""The wall: what a student's function can do through it, and what it cannot."""
+
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tta_iqa_lib.teaching.kit import wire
+from tta_iqa_lib.teaching.kit.sandbox import Remote, Stopped, StudentError
+from tta_iqa_lib.teaching.kit.walls import Limits
+
+SHORT = Limits(seconds=1.5)
+FORGED = """
+import os
+def f(x):
+    for line in range(3, 64):  # one of them leads to the grader
+        try:
+            os.write(line, 2 * b'\\0\\0\\0\\2{}')
+        except OSError:
+            pass
+"""
+
+
+def answer(code, *arguments, limits=None, **keywords):
+    with Remote(code, "f", limits) as function:
+        return function(*arguments, **keywords)
+
+
+def test_values_come_over_as_they_are():
+    value = [1, 2.5, "ü", None, True, (torch.arange(3), {"a": np.arange(4.0), 2: [torch.tensor(1.5)]}), ...]
+    back = wire.decode(*wire.encode(value)[:2])[0]
+    assert back[:5] == value[:5] and back[6] is ...
+    assert torch.equal(back[5][0], value[5][0]) and back[5][0].dtype == torch.int64
+    assert isinstance(back[5][1]["a"], np.ndarray) and back[5][1][2][0] == 1.5
+    for impossible in (object(), [[[[[[[[[[[1]]]]]]]]]]], np.array(["a"])):
+        with pytest.raises(TypeError):
+            wire.encode(impossible)
+    with pytest.raises(ValueError, match="cannot be read"):
+        wire.decode(b'{"tensor": "7"}', wire.encode(1)[1])
+
+
+def test_the_function_is_called_as_if_it_were_here():
+    code = "def f(x, scale=1):\n    return {'a': [x * scale, x.sum()], 'n': scale}"
+    with Remote(code, "f") as function:
+        found = function(torch.arange(3.0), scale=2)
+        assert found["a"][0].tolist() == [0, 2, 4] and found["a"][1] == 3 and found["n"] == 2
+        assert function(np.array([1.0]))["a"][0].dtype == np.float64
+
+
+def test_what_it_does_to_its_arguments_is_done_to_the_callers():
+    x, state = torch.zeros(3), {"shift": torch.zeros(2), "steps": 0}
+    answer("def f(x, state):\n    x += 1\n    state['shift'] += 5\n    state['steps'] = 2\n    return 0", x, state)
+    assert x.tolist() == [1, 1, 1] and state["shift"].tolist() == [5, 5] and state["steps"] == 2
+
+
+def test_gradients_pass_through_the_wall():
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    with Remote("def f(x, k):\n    return [k * (x**3).sum(), x * 2, 7]", "f") as function:
+        first, second, rest = function(x, 4)
+        (slope,) = torch.autograd.grad(first + second[0], x)
+        assert slope.tolist() == [14, 48] and rest == 7
+        with torch.no_grad():
+            assert not function(x, 4)[0].requires_grad
+    assert not answer("def f(x): return x.detach()", x).requires_grad
+
+
+def test_an_optimiser_works_behind_the_wall():
+    """PyTorch's import more of it when they are first used."""
+    code = """
+import torch
+def f(x):
+    p = torch.zeros(1, requires_grad=True)
+    for optimiser in (torch.optim.SGD([p], lr=0.5), torch.optim.Adam([p], lr=0.5)):
+        ((p - x) ** 2).mean().backward()
+        optimiser.step()
+    return p.detach()
+"""
+    assert abs(float(answer(code, torch.ones(3))) - 1.5) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("def f(x): exit()", "SystemExit"),
+        ("import sys\ndef f(x): sys.exit(0)", "SystemExit"),
+        ("def f(x): raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("def f(x): return f(x)", "RecursionError"),
+        ("import torch\ndef f(x): return torch.ones(50 * 2**28).sum()", "MemoryError"),
+        ("def f(x): return bytearray(50 * 2**30)", "MemoryError"),
+        ("class Mine(Exception): pass\ndef f(x): raise Mine('a secret')", "an error of its own"),
+        ("def f(x): return object()", "unreadable"),
+        (FORGED, "unreadable"),
+        ("raise ValueError('at the top')", "ValueError"),
+        ("g = 1", "KeyError"),
+    ],
+)
+def test_whatever_it_raises_comes_back_as_one_error(code, kind):
+    with pytest.raises(StudentError) as caught:
+        answer(code, 1)
+    assert caught.value.kind == kind and "secret" not in caught.value.line.replace(code.splitlines()[-1], "")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x):\n    while True: pass",
+        "import time\ndef f(x): time.sleep(100)",
+        "while True: pass",
+        "def f(x):\n    try:\n        while True: pass\n    finally:\n        while True: pass",
+    ],
+)
+def test_it_ends_in_time(code):
+    with Remote("def f(x): return x", "f") as warm:
+        warm(1)
+    start = time.perf_counter()
+    with Remote(code, "f", SHORT) as function:
+        for _ in range(3):  # a test that goes on after a failure must not wait again
+            with pytest.raises(Stopped):
+                function(1) if code != "while True: pass" else answer(
+                    code, 1, limits=Limits(seconds=1, processor_seconds=1)
+                )
+    assert time.perf_counter() - start < 20
+
+
+def test_an_exit_without_a_word_and_a_flood_of_output():
+    with pytest.raises(Stopped, match="gone"):
+        answer("import os\ndef f(x): os._exit(0)", 1)
+    with pytest.raises(Stopped, match="gone"):
+        answer("def f(x): return 'a' * (100 * 2**20)", 1)
+    flood = "import sys\ndef f(x):\n    for _ in range(100): sys.stdout.write('a' * 2**20)\n    print(x)\n    return x"
+    assert answer(flood, 3) == 3
+
+
+REACHES = {
+    "reads": "def f(place): return open(place + '/grade.txt').read()",
+    "writes": "def f(place): open(place + '/new.txt', 'w').write('A')",
+    "overwrites": "def f(place): open(place + '/grade.txt', 'r+').write('A')",
+    "lists": "import os\ndef f(place): return os.listdir(place)",
+    "removes": "import os\ndef f(place): os.remove(place + '/grade.txt')",
+    "forks": "import os\ndef f(place): return os.fork()",
+    "starts a program": "import subprocess\ndef f(place): return subprocess.run(['ls'])",
+    "opens a socket": "import socket\ndef f(place): return socket.socket()",
+    "kills": "import os\ndef f(place): os.kill(os.getppid(), 9)",
+}
+
+
+@pytest.mark.parametrize("code", REACHES.values(), ids=REACHES)
+def test_files_processes_and_the_network_are_out_of_reach(code, tmp_path):
+    (tmp_path / "grade.txt").write_text("B")
+    with pytest.raises(StudentError):
+        answer(code, str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["grade.txt"] and (tmp_path / "grade.txt").read_text() == "B"
+
+
+def test_compiled_code_does_not_reach_them_either(tmp_path):
+    """Python's own walls do not see what a C library does; the kernel's do."""
+    (tmp_path / "grade.txt").write_text("B")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        code = """
+import ctypes, os, struct
+def f(place, port):
+    c = ctypes.CDLL(None)
+    files = [c.open(place.encode(), flags, 0o666) for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC)]
+    return [*files, c.unlink(place.encode()), c.fork(), c.socket(2, 1, 0), c.kill(os.getppid(), 0)]
+"""
+        with Remote(code, "f") as function:
+            found = function(str(tmp_path / "grade.txt"), server.getsockname()[1])
+            if function.walls != ["files (Landlock)", "processes and sockets (seccomp)"]:
+                pytest.skip(f"of the kernel's walls this system has only {function.walls}")
+        assert found[:7] == [-1] * 7
+    assert (tmp_path / "grade.txt").read_text() == "B"
+
+
+def test_the_student_s_process_holds_no_test_and_no_other_student(tmp_path):
+    """Everything that can be reached from it: its frames, its modules, all objects."""
+    secret = "hidden-" + "test-4711"
+    code = """
+import gc, sys
+def f(word):
+    frame, seen = sys._getframe(), []
+    while frame:
+        seen += [str(v)[:10000] for v in frame.f_locals.values() if v is not word]
+        frame = frame.f_back
+    seen += [o for d in gc.get_objects() if isinstance(d, dict) for o in list(d.values()) if isinstance(o, str)]
+    return [s[:80] for s in seen if ('hidden' + '-test-4711') in s and s != word][:3]
+"""
+    holder = {"the grader has it": secret}
+    assert answer(code, "x") == [] and holder

@@ -1,0 +1,61 @@
+"""What a student runs before handing in: is everything there, and do the examples pass? (all chapters)"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from .functions import Notebook
+from .grade import remote_functions
+from .source import ABOUT, NotebookError, cells_of, read_notebook
+from .submissions import BACKUPS
+
+
+def keep_copy(path: Path) -> Path | None:
+    """Copy a notebook into the folder backups beside it, under the time of day; None if the last copy is the same."""
+    folder = path.parent / BACKUPS
+    last = max(folder.glob(f"{path.stem}-*.ipynb"), default=None)
+    if last and last.read_bytes() == path.read_bytes():
+        return None
+    folder.mkdir(exist_ok=True)
+    copy = folder / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}.ipynb"
+    shutil.copyfile(path, copy)
+    return copy
+
+
+def validate(path: Path) -> tuple[list[str], bool]:
+    """What is missing in a student's notebook, line by line; and is it complete?
+
+    Raises:
+        NotebookError: the file is no notebook, or was never released as an assignment.
+    """
+    notebook = read_notebook(path)
+    about = notebook["metadata"].get(ABOUT, {})
+    names = about.get("functions") if isinstance(about, dict) else None
+    if not names:
+        raise NotebookError(
+            f"'{path}' does not say which assignment it is: its metadata are gone. Copy your cells into a fresh one"
+        )
+    code = Notebook(cells_of(notebook))
+    found = {name: code.find(name) for name in names}
+    lines = [f"✗ Python cannot read {where}" for where in code.unreadable]
+    lines += [f"{'○' if f.stub else '✗'} {name}: {f.problem}" for name, f in found.items() if not f.code]
+    complete = not lines
+    examples = [
+        c["source"]
+        for c in notebook["cells"]
+        if "examples" in c["metadata"].get("tags", ()) and c["cell_type"] == "code"
+    ]
+    if not examples:
+        return [*lines, "✗ the cell with the examples is gone; the grader does not need it"], complete
+    with remote_functions(found) as functions:
+        said: list[str] = []
+        given = [c["source"] for c in notebook["cells"] if "given" in c["metadata"].get("tags", ())]
+        namespace = {"__name__": "__main__", "print": lambda *values: said.extend(map(str, values))} | functions
+        try:
+            exec("\n".join([*given, *examples]), namespace)
+        except Exception as error:
+            said.append(f"✗ the examples stopped with {type(error).__name__}: has a locked cell been changed?")
+        complete = complete and not any(line.startswith(("✗", "○")) for line in said)
+    return lines + [line for line in said if not line.startswith("○")], complete

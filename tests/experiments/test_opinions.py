@@ -11,7 +11,7 @@ from PIL import Image
 import tta_iqa_lib as tta
 from tta_iqa_lib.datasets.databases import Database, DatabaseError
 from tta_iqa_lib.experiments.opinions import sources, study
-from tta_iqa_lib.experiments.opinions.methods import CHEAP, EXPENSIVE, METHODS, SMALL_BATCHES
+from tta_iqa_lib.experiments.opinions.methods import GRIDS, METHODS
 from tta_iqa_lib.experiments.opinions.pack import make_pack, read_pack, read_part
 from tta_iqa_lib.experiments.opinions.sources import SCALES, SOURCES, parts_of, source_file, train_source
 from tta_iqa_lib.experiments.opinions.study import Place, Run, measure_shift, run_one, run_study, runs_of
@@ -191,13 +191,13 @@ def test_a_run_is_the_scores_of_its_method_in_the_targets_own_order(place, untra
 
 
 def test_a_study_is_run_once_kept_and_read(place, untrained, monkeypatch):
-    chosen = ("source", "bn-batch", "gc, frozen (thrifty)", "bn-first")
+    chosen = ("source", "bn-batch", "rank+gc, frozen (thrifty)", "bn-first")
     results = run_study(place, role="test", progress=False, methods=chosen)
     expected = {(r.method + " online" * r.online, str(r.target), r.seed, r.batch_size) for r in
                 runs_of(SCALES["reduced"], "test") if r.method in chosen}  # fmt: skip
     found = {(r["method"], r["target"], r["seed"], r["batch_size"]): r for r in results["runs"]}
     assert set(found) == expected and len(found) == len(results["runs"])
-    assert {run["method"] for run in results["runs"]} >= {"bn-batch online", "gc, frozen (thrifty)"}
+    assert {run["method"] for run in results["runs"]} >= {"bn-batch online", "rank+gc, frozen (thrifty)"}
     assert results["about"]["sources"].keys() == set(SOURCES) and len(results["about"]["sources"]["live"]) == 2
     run = found["bn-batch", "live → agiqa, as it is", 1, 8]
     truth = results["truth"]["live → agiqa, as it is"]
@@ -273,10 +273,11 @@ def test_pairs_of_sources_are_one_cell_and_targets_count_alike():
 
 def test_every_method_has_its_control_and_its_place():
     assert all(method.control in METHODS for name, method in METHODS.items() if name != "source")
-    for scale in ("full", "reduced"):
-        shown = {*CHEAP, *EXPENSIVE[scale]}
-        assert {METHODS[name].control for name in shown} - {None} <= shown and set(SMALL_BATCHES[scale]) <= shown
+    for sizes in GRIDS.values():
+        shown = {method for lists in sizes.values() for methods in lists for method in methods}
+        assert {METHODS[name].control for name in shown} - {None} <= shown <= set(METHODS)
     model = tta.small_model((4, 6)).eval()
-    for name in EXPENSIVE["reduced"]:
-        learning = METHODS[name].adapter(model, 0).recipe.optimisation
-        assert (learning.steps, learning.lr) == (1, 3e-3)
+    for name in METHODS:
+        if "thrifty" in name:
+            learning = METHODS[name].adapter(model, 0).recipe.optimisation
+            assert (learning.steps, learning.lr) == (1, 3e-3)

@@ -50,7 +50,6 @@ METHODS = {
     "normalisations": adapting("three normalisations", "source", losses=(), statistics=FIRST_LAYERS, ensemble=ENSEMBLE),
     "recipe": adapting("our recipe (2 views)", "views", losses=(), statistics=FIRST_LAYERS, ensemble=ENSEMBLE, views=2),
 }
-CHEAP = tuple(METHODS)
 ONLINE = ("bn-batch", "bn-first", "normalisations")
 METHODS |= {
     f"{name}, {ground}{suffix}": adapting(
@@ -85,12 +84,13 @@ METHODS |= {
         "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "reference-control"
     ),
 }
-# Beside the cheap ones, by scale.
-EXPENSIVE = {
-    "full": tuple(name for name in METHODS if name not in CHEAP and "thrifty" not in name),
-    "reduced": tuple(name for name in METHODS if "thrifty" in name and not name.startswith("rank,")),
-}
-SMALL_BATCHES = {  # of them, in batches of 8 as well
-    "full": (*CHEAP, *EXPENSIVE["full"]),
-    "reduced": ("source", "bn-batch", "bn-adaptive", "bn-first", "source+batch", "normalisations", "recipe"),
+RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
+PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
+# By scale and batch size: what is run on all targets, and what on the test targets alone.
+GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "full": dict.fromkeys((32, 8), (tuple(name for name in METHODS if "thrifty" not in name), ())),
+    "reduced": {
+        32: (RULES, ("bn-adaptive", "first-layers", *PAIR_OF_LOSSES)),
+        8: ((), ("source", "bn-batch", "bn-first", "normalisations", "recipe")),
+    },
 }

@@ -21,7 +21,7 @@ from ...store import Store
 from ..baselines import Stream
 from ..runner import settings_commit, start_worker
 from ..seeds import Seeds
-from .methods import CHEAP, EXPENSIVE, METHODS, ONLINE, SMALL_BATCHES
+from .methods import GRIDS, METHODS, ONLINE
 from .pack import Pack, read_pack
 from .sources import SCALES, Scale, source_file, train_source
 from .targets import Target, load_target, targets
@@ -54,21 +54,23 @@ class Place:
 
 
 def runs_of(scale: Scale, role: str | None = None) -> list[Run]:
-    """All runs of a scale, cheap methods first; or those of targets of one role."""
+    """All runs of a scale, or those of targets of one role."""
     chosen = [target for target in targets(scale) if role in (None, target.role)]
-    found = [
-        Run(method, target, seed, size)
-        for size, methods in ((32, (*CHEAP, *EXPENSIVE[scale.name])), (8, SMALL_BATCHES[scale.name]))
-        for method in methods
-        for target in chosen
-        for seed in range(scale.seeds[target.source])
-    ]
+    found = []
+    for size, (everywhere, on_test) in GRIDS[scale.name].items():
+        found += [
+            Run(method, target, seed, size)
+            for method in (*everywhere, *on_test)
+            for target in chosen
+            for seed in range(scale.seeds[target.source])
+            if method in everywhere or target.role == "test"
+        ]
     found += [
         Run(method, target, seed, 8, online=True)
         for method in ONLINE
         for target in chosen
-        if str(target) in ("live → ss01, as it is", "live → agiqa, as it is")
         for seed in range(scale.seeds[target.source])
+        if str(target) in ("live → ss01, as it is", "live → agiqa, as it is")
     ]
     return found
 
@@ -209,7 +211,10 @@ def run_study(
     about = {
         "scale": asdict(scale),
         "pack": pack.key,
-        "methods": {name: {"label": method.label, "control": method.control} for name, method in METHODS.items()},
+        "methods": {
+            name: {"label": METHODS[name].label, "control": METHODS[name].control}
+            for name in dict.fromkeys(run.method for run in runs)
+        },
         "sources": _about_sources(place, runs),
         "settings_commit": settings_commit(),
         "torch": torch.__version__.split("+")[0],

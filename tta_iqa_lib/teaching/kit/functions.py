@@ -105,7 +105,8 @@ def _giving(name: str, statements: list[ast.stmt], place: int) -> list[ast.stmt]
     """
     giving = [s for s in statements if name in _binds(s) and not is_stub(s)]
     if hasattr(builtins, name):
-        giving = [s for s in giving if isinstance(s, (*DEFINITIONS, ast.Import, ast.ImportFrom))]
+        imports_too = (*DEFINITIONS, ast.Import, ast.ImportFrom)
+        giving = list(filter(lambda s: isinstance(s, imports_too), giving))
     above = [s for i, s in enumerate(statements) if i < place and s in giving]
     needs = above[-1:] or giving[:1]
     if needs and isinstance(needs[0], ast.Import):

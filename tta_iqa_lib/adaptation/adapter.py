@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,8 @@ class Adapter:
                 "nothing to adapt: the model has no normalisation layer with γ and β; "
                 "pass params=a function that picks parameters"
             )
-        self.model, self.recipe, self.seed, self.episodes_per_pass = model, recipe, seed, episodes_per_pass
+        self.model: Any = model  # a `ScoringModel` that is a module, which one type cannot say
+        self.recipe, self.seed, self.episodes_per_pass = recipe, seed, episodes_per_pass
         self._replays = Replays() if capture and torch.cuda.is_available() else None
         self._streams = threading.local()  # a stream belongs to the thread that opened it
 

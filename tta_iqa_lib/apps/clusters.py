@@ -72,7 +72,7 @@ def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
         ImportError: Ray Data is not installed.
         PlanError: as `plans.journals`, `plans.Worker`.
     """
-    import ray.data
+    import ray.data  # pyright: ignore[reportMissingImports] (an extra)
 
     numbers = open_batches(plan, range(plan.batches))
     journal = part_journal(plan, "ray")

@@ -46,7 +46,7 @@ def run_with_features(module: nn.Module, layer: str | None, inputs: Tensor) -> t
         raise RuntimeError(
             f"the feature layer '{name}' gave no tensor in this forward pass; pass features= another one"
         )
-    if layer is None:
+    if layer is None and name:
         _LAST[module] = name
         values = _vectors(values, convolution=True not in caught)
     if len(values) % len(inputs):

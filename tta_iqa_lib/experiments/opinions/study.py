@@ -114,7 +114,7 @@ def run_one(place: Place, run: Run) -> list[float]:
         images = _images(place, run.target)[0].to(place.device, memory_format=torch.channels_last)
         order = _order(len(images), seeds.order).to(place.device)
         scorer = METHODS[run.method].adapter(model, seeds.copies)
-        if run.online:
+        if run.online and isinstance(scorer, Adapter):
             scorer = Stream(scorer)
         scores = torch.empty(len(images))
         scores[order.cpu()] = scorer.predict(images[order], run.batch_size, shuffle=False).float().cpu()

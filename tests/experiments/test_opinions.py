@@ -15,7 +15,7 @@ from tta_iqa_lib.experiments.opinions.methods import GRIDS, METHODS
 from tta_iqa_lib.experiments.opinions.pack import make_pack, read_pack, read_part
 from tta_iqa_lib.experiments.opinions.sources import SCALES, SOURCES, parts_of, source_file, train_source
 from tta_iqa_lib.experiments.opinions.study import Place, Run, measure_shift, run_one, run_study, runs_of
-from tta_iqa_lib.experiments.opinions.summary import Differences, cells, groups, summarise, text_table
+from tta_iqa_lib.experiments.opinions.summary import Differences, cells, groups, in_words, summarise, text_table
 from tta_iqa_lib.experiments.opinions.targets import HELD_OUT, Target, load_target, targets
 from tta_iqa_lib.models.saving import read_about
 
@@ -269,6 +269,13 @@ def test_pairs_of_sources_are_one_cell_and_targets_count_alike():
     line = Differences(results).line("better", "source", list(results["truth"]), 32)
     assert line["value"] == pytest.approx(1 - tta.srcc(results["runs"][0]["scores"], range(40)), abs=1e-3)
     assert line["low"] > 0.5 and line["p"] < 0.01
+
+
+def test_every_cell_has_words():
+    found = [in_words(cell) for cell in cells({"truth": {str(t): {} for t in targets(SCALES["full"])}})]
+    assert len(set(found)) == len(found)
+    assert in_words("live → agiqa, haze") == "phones → generated pictures, haze"
+    assert in_words("pairs → the third, as it is") == "two parts of BIQ2021 → its third part"
 
 
 def test_every_method_has_its_control_and_its_place():

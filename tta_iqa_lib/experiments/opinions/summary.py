@@ -24,6 +24,25 @@ def cells(results: dict) -> dict[str, list[str]]:
     return found
 
 
+WORDS = {
+    "live": "phones",
+    PAIRS: "two parts of BIQ2021",
+    "held out": "new ones of the same kind",
+    "the third": "its third part",
+    "ss01": "personal pictures",
+    "ss02": "faults made on purpose",
+    "ss03": "a site for photographers",
+    "agiqa": "generated pictures",
+}
+
+
+def in_words(cell: str) -> str:
+    """The name of a cell for a reader: "live → agiqa, haze" is "phones → generated pictures, haze"."""
+    pictures, condition = cell.split(", ")
+    light = "" if condition == "as it is" else f", {condition}"
+    return " → ".join(WORDS[name] for name in pictures.split(" → ")) + light
+
+
 def groups(results: dict, role: str = "test") -> dict[str, list[str]]:
     """All targets of a role by kind: "database", "light", "none"; and "shifted", the first two together."""
     found: dict[str, list[str]] = {"shifted": []}

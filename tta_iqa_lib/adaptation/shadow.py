@@ -33,7 +33,7 @@ class Shadow:
     Args:
         model: any module.
         normalise: (name, layer, copy, x) → what takes the place of a BatchNorm layer's computation.
-        call: (copy, forward, *args, **kwargs) → what a module gives; `forward(*args, **kwargs)` computes it.
+        call: ``(copy, forward, *args, **kwargs)`` → what a module gives; ``forward(*args, **kwargs)`` computes it.
 
     Attributes:
         module: the copy of the model.

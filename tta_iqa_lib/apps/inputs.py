@@ -20,7 +20,7 @@ def find_images(arguments: Iterable[str | Path], path_column: str = "path") -> l
     """The images that a command line names, in its order; one that is named twice is listed once.
 
     Args:
-        arguments: files; folders (see `list_images`); patterns such as "photos/**/*.jpg", for shells that leave them as they
+        arguments: files; folders (see `list_images`); patterns such as ``photos/**/*.jpg``, for shells that leave them as they
             are; tables of paths (.csv, .tsv, relative to the table's folder); "-" for paths on standard input, a line each,
             or ended by NUL as `find -print0` does.
         path_column: of a table.

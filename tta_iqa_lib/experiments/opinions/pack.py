@@ -68,7 +68,7 @@ class Pack:
 
     @cached_property
     def key(self) -> str:
-        """Tells this pack from others: of its table, in which each picture has its checksum."""
+        """What tells this pack from others, the hash of its table, in which each picture has its checksum."""
         return hashlib.sha256((self.folder / TABLE).read_bytes()).hexdigest()[:16]
 
 

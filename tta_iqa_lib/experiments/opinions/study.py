@@ -127,7 +127,7 @@ def measure_shift(place: Place, target: Target, seed: int) -> list[list[float]]:
     """How far batches of 32 lie from the source, layer by layer: squared distances over those by chance, about 1 if unshifted.
 
     Returns:
-        [[of means, of variances], …], one pair for each BatchNorm layer from the input on: the mean over the batches, to .01.
+        For each BatchNorm layer from the input on a pair (of means, of variances), the mean over the batches, to .01.
     """
     model = _model(place, target.source, seed)
     measures = Adapter(model, (), Source(), gate=ShiftGate(threshold=math.inf))

@@ -122,7 +122,7 @@ class Assignment:
 
     @cached_property
     def functions(self) -> tuple[str, ...]:
-        """What students write: every function that is defined in a cell with a solution."""
+        """What students write, that is every function defined in a cell with a solution."""
         found: list[str] = []
         for cell in self.notebook["cells"]:
             if cell["cell_type"] == "code" and SOLUTION.search(cell["source"]):

@@ -17,15 +17,15 @@ from .plans import Plan, PlanError, Worker, open_batches, part_journal
 from .scoring import Row
 
 
-def own_part(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+def own_part(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
     """Which part of how many falls to this process: (index, count), by what its engine has put into the environment.
 
     `torchrun` and `srun` number their processes, a Slurm array its tasks; an array of them numbers both. Alone: (0, 1).
 
-
     Raises:
         PlanError: an array with gaps, such as one of some tasks that failed, does not say which part is whose.
     """
+    environment = os.environ if environment is None else environment  # no default: pages would show it
     index, count = 0, 1
     if "SLURM_ARRAY_TASK_ID" in environment:
         first, step = (
@@ -44,8 +44,9 @@ def own_part(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return index * size + rank, count * size
 
 
-def own_device(plan: Plan, environment: Mapping[str, str] = os.environ) -> str:
+def own_device(plan: Plan, environment: Mapping[str, str] | None = None) -> str:
     """The plan's device; of several GPUs the one that is this process's by its number on the machine."""
+    environment = os.environ if environment is None else environment  # no default: pages would show it
     local = environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0"))
     if plan.device != "cuda":
         return plan.device

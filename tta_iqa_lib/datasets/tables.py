@@ -135,7 +135,6 @@ def read_text(file: Path) -> tuple[str, str]:
     """The text of a table, and its encoding: by its mark, else UTF-8, else that of Windows.
 
 
-
     Raises:
         DatabaseError: it cannot be opened, or is no text.
     """

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..datasets.tables import DatabaseError, check_paths, read_text
+from ..datasets.tables import DatabaseError, check_paths, delimiter_of, find_file, read_text, rows_of
 from ..imaging.files import ImageError, list_images
 
 TABLES = frozenset({".csv", ".tsv"})
@@ -66,38 +64,19 @@ def read_paths(table: Path, path_column: str = "path") -> list[Path]:
             the line.
     """
     text, encoding = read_text(table)
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=header.count), strict=True)
-    paths, lines, names, last = [], [], [], 0
-    try:
-        for row in reader:
-            line, last = last + 1, reader.line_num
-            if last > line:
-                raise DatabaseError(
-                    f"'{table}', line {line}: a quoted cell runs on to line {last}; is there a stray quote?"
-                )
-            row = [cell.strip() for cell in row]
-            if not names:
-                names = row
-                if names.count(path_column) != 1:
-                    raise DatabaseError(f"'{table}' needs one column '{path_column}'; it has {', '.join(names)}")
-            elif any(row):
-                if len(row) != len(names):
-                    raise DatabaseError(f"'{table}', line {line}: {len(row)} cells under a header of {len(names)}")
-                if not (name := row[names.index(path_column)]):
-                    raise DatabaseError(f"'{table}', line {line}: no path")
-                paths.append(_find(table.parent, name, encoding))
-                lines.append(line)
-    except csv.Error as error:
-        raise DatabaseError(f"'{table}', line {last + 1}: {error}; is there a stray quote?") from None
+    paths, lines, names = [], [], []
+    for line, row in rows_of(text, delimiter_of(text, path_column), table):
+        row = [cell.strip() for cell in row]
+        if not names:
+            names = row
+            if names.count(path_column) != 1:
+                raise DatabaseError(f"'{table}' needs one column '{path_column}'; it has {', '.join(names)}")
+            continue
+        if len(row) != len(names):
+            raise DatabaseError(f"'{table}', line {line}: {len(row)} cells under a header of {len(names)}")
+        if not (name := row[names.index(path_column)]):
+            raise DatabaseError(f"'{table}', line {line}: no path")
+        paths.append(find_file(table.parent, name, encoding))
+        lines.append(line)
     check_paths(paths, table, [f"line {line}" for line in lines])
     return paths
-
-
-def _find(folder: Path, name: str, encoding: str) -> Path:
-    """The file of that name; or of the same bytes, where table and name are older than Unicode."""
-    path = folder / name
-    if encoding in ("cp1252", "latin-1") and not path.is_file():
-        same_bytes = folder / os.fsdecode(name.encode(encoding))
-        return same_bytes if same_bytes.is_file() else path
-    return path

@@ -81,7 +81,7 @@ class Table:
         names = self.column(name)
         if "" in names:
             raise DatabaseError(f"'{self.file}', line {self.lines[names.index('')]}: no path")
-        return [_find(folder, cell, self.encoding) for cell in names]
+        return [find_file(folder, cell, self.encoding) for cell in names]
 
 
 def read_table(file: Path, *columns: str, sheet: str | None = None, header: Sequence[str] | None = None) -> Table:
@@ -105,8 +105,8 @@ def read_table(file: Path, *columns: str, sheet: str | None = None, header: Sequ
         encoding, delimiter = "utf-8", ""
     else:
         text, encoding = read_text(file)
-        delimiter = _delimiter(text, *columns)
-        rows = _rows(text, delimiter, file) if header is None else _plain_rows(text, header, file)
+        delimiter = delimiter_of(text, *columns)
+        rows = rows_of(text, delimiter, file) if header is None else _plainrows_of(text, header, file)
     _, first = next(rows, (1, []))
     names = [name.strip() for name in first]
     cells, lines = [], []
@@ -121,7 +121,7 @@ def read_table(file: Path, *columns: str, sheet: str | None = None, header: Sequ
     return Table(file, names, cells, lines, encoding, delimiter == ";")
 
 
-def _plain_rows(text: str, header: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
+def _plainrows_of(text: str, header: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
     yield 0, list(header)
     for line, content in enumerate(text.splitlines(), 1):
         if content.strip():
@@ -162,7 +162,7 @@ def read_text(file: Path) -> tuple[str, str]:
     raise DatabaseError(f"'{file}' is no text: save the table as CSV in UTF-8")
 
 
-def _delimiter(text: str, *columns: str) -> str:
+def delimiter_of(text: str, *columns: str) -> str:
     """The one by which the header holds the columns; a comma if none does."""
     header = next(io.StringIO(text.lstrip(), newline=""), "")
     for delimiter in ",;\t|":
@@ -175,7 +175,7 @@ def _delimiter(text: str, *columns: str) -> str:
     return ","
 
 
-def _rows(text: str, delimiter: str, file: Path) -> Iterator[tuple[int, list[str]]]:
+def rows_of(text: str, delimiter: str, file: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     last = 0
@@ -193,7 +193,7 @@ def _rows(text: str, delimiter: str, file: Path) -> Iterator[tuple[int, list[str
             yield line, row
 
 
-def _find(folder: Path, name: str, encoding: str) -> Path:
+def find_file(folder: Path, name: str, encoding: str) -> Path:
     """The file of that name; or of the same bytes, where both are older than Unicode."""
     path = folder / name
     if encoding in ("cp1252", "latin-1") and not path.is_file():

@@ -14,7 +14,7 @@ from ...adaptation.normalisation import LateNormAffine
 from ...adaptation.recipes import FIRST_LAYERS, RECIPES
 from ..baselines import ActMad, Average, Lean, PerImage, SubspaceAlignment
 from ..methods import BLEND, GC, ORDER, RANK, Method, adapting
-from ..published import FAULTS, Published
+from ..methods import METHODS as OTHERS
 
 ENSEMBLE = RECIPES["three-normalisations"].inference.ensemble
 THRIFTY = {"params": LateNormAffine(0.5), "steps": 1, "lr": 3e-3}
@@ -70,20 +70,7 @@ METHODS |= {
     for suffix, how in (("", {}), (" (thrifty)", THRIFTY))
     for name, (label, loss) in ALIGNMENTS.items()
 }
-METHODS |= {
-    "published-control": Method(
-        "published, no gradients", lambda model, seed: Published(model, gradients=False, seed=seed), "source"
-    ),
-    "published": Method("published, no faults", lambda model, seed: Published(model, seed=seed), "published-control"),
-    "reference-control": Method(
-        "reference mode, no gradients",
-        lambda model, seed: Published(model, tuple(FAULTS), gradients=False, seed=seed),
-        "source",
-    ),
-    "reference": Method(
-        "reference mode", lambda model, seed: Published(model, tuple(FAULTS), seed=seed), "reference-control"
-    ),
-}
+METHODS |= {name: OTHERS[name] for name in ("published-control", "published", "reference-control", "reference")}
 RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
 PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
 # By scale and batch size: what is run on all targets, and what on the test targets alone.

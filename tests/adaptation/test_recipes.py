@@ -11,11 +11,13 @@ from tta_iqa_lib.adaptation import (
     Batch,
     Blend,
     GroupContrastive,
+    Recipe,
     ShiftGate,
     Source,
     Stateless,
     recipe_of,
 )
+from tta_iqa_lib.adaptation.steps import EpisodeBatch
 
 
 def on_scale_of(scores, source):
@@ -65,6 +67,16 @@ def test_one_image_or_images_of_one_score_get_the_sources():
     assert torch.allclose(Adapter(model, (), Batch(), match_source=True)(one), model(one), atol=1e-6)
     same = one.expand(4, -1, -1, -1)
     assert torch.allclose(Adapter(model, (), Batch(), match_source=True)(same), model(same), atol=1e-5)
+
+
+def test_scores_that_have_collapsed_are_not_blown_up_into_an_order():
+    """Equal but for rounding: what is left on the source's scale is its mean, not noise of the source's spread."""
+    network, images = Stateless(tiny_model()), pictures(6)
+    source = network(images)
+    batch = EpisodeBatch(network, Recipe(), images, {}, source, 1, {})
+    noise = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = batch.matched(source.scores.mean() + 1e-9 * source.scores.std() * noise).float()
+    assert torch.allclose(found, source.scores.mean().expand(6), atol=0.05 * float(source.scores.std()))
 
 
 def test_the_source_is_not_computed_twice(monkeypatch):

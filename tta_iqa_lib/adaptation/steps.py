@@ -98,9 +98,11 @@ class EpisodeBatch:
     def matched(self, scores: Tensor) -> Tensor:
         """(E·B,) → the same with the mean and the spread of the source's scores, episode by episode."""
         own, source = (part.unflatten(0, (self.episodes, -1)) for part in (scores, self.source.scores))
-        spread = own.std(1, correction=0, keepdim=True).clamp_min(1e-12)
-        units = (own - own.mean(1, keepdim=True)) / spread
-        return (units * source.std(1, correction=0, keepdim=True) + source.mean(1, keepdim=True)).flatten()
+        spread, wanted = (part.std(1, correction=0, keepdim=True) for part in (own, source))
+        units = (own - own.mean(1, keepdim=True)) / spread.clamp_min(1e-12).maximum(
+            1e-6 * wanted
+        )  # rounding is no order
+        return (units * wanted + source.mean(1, keepdim=True)).flatten()
 
     def combined(self, scores: Tensor, others: list[Tensor]) -> Tensor:
         """What is returned for scores (E·B,): as they are, or on the source's scale and averaged with `others`."""

@@ -87,6 +87,7 @@ GRIDS = {
         ),
         # The fair experiment (chapters 9 and 10).
         Grid("recipe", CHEAP, seeds=(0, 1, 2, 3, 4), images=96),
+        Grid("worlds", ("source", "recipe", "normalisations"), images=64),
         Grid("levers", ("source", "recipe-open", *(f"lever-{n}" for n in (*LEVERS, "four orders"))), images=64),
         Grid(
             "loss-levers",

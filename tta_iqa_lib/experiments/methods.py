@@ -127,6 +127,10 @@ METHODS |= {
     "bn-first": adapting("BN, first layers", "source", losses=(), statistics=STATISTICS),
     "recipe-open": adapting("our recipe, no gate", "source", losses=(), **RECIPE),
     "recipe": adapting("our recipe", "source"),  # the defaults of `Adapter`
+    # the recipe of models of people's opinions, on this book's small ones
+    "normalisations": adapting(
+        "three normalisations", "source", losses=(), statistics=STATISTICS, ensemble=(Source(), Batch()), views=8
+    ),
 }
 CHEAP = ("source", "views", "bn-batch", "bn-blend", "bn-adaptive", "bn-first", "recipe-open", "recipe")
 METHODS |= {

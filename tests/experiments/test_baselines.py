@@ -10,11 +10,12 @@ from torch import nn
 from torch.autograd import gradcheck
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.adaptation import Batch, Blend, Ema, Moments, Source
+from tta_iqa_lib.adaptation import Batch, Blend, Ema, Moments, Source, blend
 from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.experiments.baselines import (
     ActMad,
     Average,
+    Lean,
     Orders,
     PerImage,
     Rotation,
@@ -261,6 +262,42 @@ def test_subspace_alignment_weighs_an_axis_by_what_it_is_to_the_regressor():
     moved = batch.clone()
     moved[:, 1] += 5
     assert SubspaceAlignment(axes=4)(of_features(moved, model)).item() == pytest.approx(0, abs=1e-9)  # axis 1 is fifth
+
+
+def test_the_complement_is_aligned_as_a_whole():
+    """Outside of the axes: nothing where the batch is the source; by hand where it is displaced, or wider, there alone."""
+    features = vectors(40)
+    model, axes = remembering(features), 3
+    model.regressor.weight.data.zero_()[0, 0] = 1e-30
+    plain_loss, whole = SubspaceAlignment(axes=axes), SubspaceAlignment(axes=axes, complement=True)
+    assert whole(of_features(features, model)).item() == pytest.approx(0, abs=1e-9)
+    spectrum, vectors_ = torch.linalg.eigh(model.feature_cov)
+    unit = spectrum[:-axes].sum()
+    moved = features + 2 * unit.sqrt() * vectors_[:, 0]  # four times the complement's variance, squared
+    assert plain_loss(of_features(moved, model)).item() == pytest.approx(0, abs=1e-9)
+    assert whole(of_features(moved, model)).item() == pytest.approx((1 + 4 + 5 - 2) / 2, rel=1e-6)
+    centred = features - features.mean(0)
+    wider = features + centred @ vectors_[:, :-axes] @ vectors_[:, :-axes].T  # twice as wide across the axes
+    assert whole(of_features(wider, model)).item() == pytest.approx((4 + 1 / 4 - 2) / 2, rel=1e-6)
+    assert SubspaceAlignment(axes=6, complement=True)(of_features(moved, model)) == plain_all(moved, model)
+
+
+def plain_all(features, model):
+    return SubspaceAlignment(axes=6)(of_features(features, model))
+
+
+def test_lean_takes_more_of_what_lies_farther_in_the_first_half_of_the_layers():
+    source = Moments(torch.zeros(4), torch.full((4,), 4.0))
+    for distance, alpha in ((0.0, 0.0), (1.0, 0.5), (3.0, 0.9)):  # in deviations: d² / (d² + 1)
+        batch = Moments(torch.full((4,), 2 * distance), torch.ones(4))
+        expected = blend(source, batch, alpha)
+        found = Lean()(source, batch, source, 1)
+        assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
+    assert Lean().at(0.49) == Lean() and Lean().at(0.5) == Source()
+    images = pictures(3) * 0.3
+    scores = PerImage(Adapter(tiny_model(), (), Lean())).predict(images)
+    assert torch.allclose(scores[:1], Adapter(tiny_model(), (), Lean())(images[:1]), atol=1e-5)
+    assert not torch.allclose(scores, plain(tiny_model(), images), atol=1e-4)
 
 
 def test_subspace_alignment_skips_what_it_cannot_measure():

@@ -18,7 +18,7 @@ from ...adaptation.losses import GroupContrastive, RelativeRank, ScoreOrder
 from ...adaptation.rules import Adaptive, Batch, Blend, First, Shrink, Source
 from ...datasets.tinyshift import DEVELOPMENT, Target, build
 from ...metrics import srcc
-from ...models.quality import load_source_model
+from ...models.saving import load_source_model
 from ..course.checker import Wrong
 
 RULES = {"source": Source, "batch": Batch, "blend": Blend, "shrink": Shrink, "adaptive": Adaptive}

@@ -1,6 +1,7 @@
 """What adapting costs: ratios to a plain forward pass, to the passes that a recipe cannot do without, and to the published way.
 
-Every figure is a ratio within one run, in which the contestants take turns: a busy machine slows all alike.
+Every figure is a ratio within one run, in which the contestants take turns. One thread of a CPU is timed by the processor time
+that it used, which other work on the machine hardly changes; more threads, and a GPU, by the clock: leave that machine alone.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from tqdm.auto import tqdm
 from ..adaptation.adapter import Adapter
 from ..adaptation.losses import GroupContrastive, RelativeRank
 from ..adaptation.normalisation import batchnorm_layers, norm_affine
+from ..adaptation.recipes import recipe_of
 from ..adaptation.replays import Replays
 from ..adaptation.rules import Batch, Source
 from ..imaging.crops import symmetries
 from ..imaging.scenes import dead_leaves
 from ..models.quality import QualityModel
 from ..models.saving import load_source_model
+from ..store import Store
 from .methods import SAVINGS
 from .published import Published
 
@@ -39,6 +42,7 @@ RECIPES: dict[str, dict] = {
     "gc": {"losses": (GroupContrastive(),), "statistics": Source()},
 } | {name: {**options, "statistics": Source()} for name, options in SAVINGS.items()}
 STEPS, CANDIDATES = 3, 6
+WARM = 5.0  # seconds: a pass that takes longer needs no turn to warm up
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,9 @@ def images_of(side: int, count: int) -> Tensor:
 def floor_of(setting: Setting, model: QualityModel, images: Tensor) -> Callable[[], object]:
     """The passes that the recipe cannot do without, on tensors that lie ready, in plain PyTorch.
 
-    The source's scores; with statistics, one more pass (the default recipe: both in each symmetric view of the model);
-    with losses, three steps (on the images, and for rank on two copies of each) and the final scores; with rank, the scores
-    of six candidate copies. The cheaper forms are held against the full one.
+    The source's scores; with statistics, one more pass (the default recipe: one for each of its normalisations, and all in each
+    symmetric view of the model); with losses, three steps (on the images, and for rank on two copies of each) and the final
+    scores; with rank, the scores of six candidate copies. The cheaper forms are held against the full one.
     """
     plain = copy.deepcopy(model)
     renewed = copy.deepcopy(model)
@@ -101,6 +105,9 @@ def floor_of(setting: Setting, model: QualityModel, images: Tensor) -> Callable[
     candidates = torch.cat([images] * CANDIDATES) if rank else None
 
     views = symmetries(images, model.views if setting.recipe == "default" else 1)
+    how = recipe_of(model).inference
+    rules = {"statistics only": [Batch()], "default": [how.statistics, *how.ensemble]}.get(setting.recipe, [])
+    renewals = sum(rule != Source() for rule in rules)
 
     def run() -> None:
         with torch.no_grad():
@@ -111,10 +118,9 @@ def floor_of(setting: Setting, model: QualityModel, images: Tensor) -> Callable[
         for _ in range(steps):
             torch.autograd.grad(plain(rows).sum(), params)
         with torch.no_grad():
-            if setting.recipe in ("statistics only", "default"):
-                for view in views:
-                    renewed(view)
-            elif steps:
+            for view in views * renewals:
+                renewed(view)
+            if steps:
                 plain(images)
 
     return run
@@ -161,15 +167,12 @@ def measure(setting: Setting, repeats: int = 3) -> dict:
     torch.set_flush_denormal(True)
     try:
         runs = contestants(setting)
-        seconds = dict.fromkeys(runs, float("inf"))
-        for turn in range(repeats + 1):
+        turns: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(repeats + 1):
             for name, run in runs.items():
-                _wait(setting.device)
-                begin = time.perf_counter()
-                run()
-                _wait(setting.device)
-                if turn:  # the first warms up
-                    seconds[name] = min(seconds[name], time.perf_counter() - begin)
+                if len(turns[name]) < repeats or turns[name][0] < WARM:
+                    turns[name].append(_time(run, setting))
+        seconds = {name: min(found[found[0] < WARM :]) for name, found in turns.items()}
         memory = {name: peak_memory(run, setting.device) for name, run in runs.items() if name in ("forward", "ours")}
     finally:
         torch.set_num_threads(before)
@@ -181,6 +184,16 @@ def measure(setting: Setting, repeats: int = 3) -> dict:
         | found
         | {"memory": ratio and round(ratio, 2), "forward_ms": round(1000 * seconds["forward"], 1)}
     )
+
+
+def _time(run: Callable[[], object], setting: Setting) -> float:
+    """Seconds of one run."""
+    clock = time.process_time if (setting.device, setting.threads) == ("cpu", 1) else time.perf_counter
+    _wait(setting.device)
+    begin = clock()
+    run()
+    _wait(setting.device)
+    return clock() - begin
 
 
 def _wait(device: str) -> None:
@@ -215,26 +228,32 @@ def settings_of(
     device: str = "cpu",
     threads: Iterable[int] = (1,),
     recipes: Iterable[str] = tuple(RECIPES),
+    precisions: Iterable[str] = ("float32", "bfloat16"),
 ) -> list[Setting]:
-    """Every combination; on CUDA eager and captured, in single and in half precision."""
-    ways = [("float32", "eager")]
-    if device == "cuda":
-        ways += [("bfloat16", "eager"), ("float32", "captured"), ("bfloat16", "captured")]
+    """Every combination; on CUDA eager and captured."""
+    modes = ("eager", "captured") if device == "cuda" else ("eager",)
     return [
         Setting(network, recipe, batch, device, count, precision, mode)
         for network in networks
         for batch in batches
         for count in (threads if device == "cpu" else (1,))
-        for precision, mode in ways
+        for mode in modes
+        for precision in precisions
         for recipe in recipes
     ]
 
 
-def run_bench(settings: list[Setting], repeats: int = 3, progress: bool = True) -> dict:
-    """All settings, and what machine they ran on."""
-    runs = [measure(setting, repeats) for setting in tqdm(settings, desc="bench", disable=not progress)]
+def run_bench(settings: list[Setting], repeats: int = 3, fresh: bool = False, progress: bool = True) -> dict:
+    """All settings, and what machine they ran on. What an interrupted run has measured is not measured again, unless `fresh`."""
     name = torch.cuda.get_device_name() if settings and settings[0].device == "cuda" else _processor()
-    return {"about": {"machine": name, "torch": torch.__version__.split("+")[0], "repeats": repeats}, "runs": runs}
+    about = {"machine": name, "torch": torch.__version__.split("+")[0], "repeats": repeats}
+    store = Store("bench", depends_on=["experiments.bench"], about=about)
+    runs = []
+    for setting in tqdm(settings, desc="bench", disable=not progress):
+        entry = " ".join(map(str, asdict(setting).values())) + ".json"
+        kept = None if fresh else store.find(entry)
+        runs.append(kept or store.put(entry, measure(setting, repeats)))
+    return {"about": about, "runs": runs}
 
 
 def _processor() -> str:

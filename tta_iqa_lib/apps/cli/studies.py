@@ -74,8 +74,10 @@ def bench(
     ] = None,
     thread: Annotated[list[int] | None, typer.Option(help="CPU threads, likewise; default: 1 and 2.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Likewise; default: all.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="float32 or bfloat16, likewise; default: both.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Turns; the best counts.", min=1)] = 3,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
     out: Annotated[Path | None, typer.Option(help="The file; default: data/results/bench-DEVICE.json.")] = None,
 ) -> None:
     """What adapting costs on this machine, as ratios to a plain forward pass, to the least possible, to the published way."""
@@ -83,13 +85,20 @@ def bench(
     from ...experiments.bench import NETWORKS, RECIPES, run_bench, settings_of, table
     from ...models.saving import data_folder
 
-    for names, known in ((networks, NETWORKS), (recipe, RECIPES)):
+    for names, known in ((networks, NETWORKS), (recipe, RECIPES), (precision, ("float32", "bfloat16"))):
         unknown = [name for name in names or () if name not in known]
         if unknown:
             report(f"no '{unknown[0]}'; there are {', '.join(known)}")
             raise typer.Exit(2)
-    settings = settings_of(networks or NETWORKS, batch or (8, 32), device, thread or (1, 2), recipe or RECIPES)
-    results = run_bench(settings, repeats)
+    settings = settings_of(
+        networks or NETWORKS,
+        batch or (8, 32),
+        device,
+        thread or (1, 2),
+        recipe or RECIPES,
+        precision or ("float32", "bfloat16"),
+    )
+    results = run_bench(settings, repeats, fresh)
     file = out or data_folder() / "results" / f"bench-{device}.json"
     write_results(results, file)
     print(f"{table(results)}\nwritten: {file}")

@@ -85,6 +85,7 @@ def context(features: dict[str, Tensor], pseudo_scores: Tensor, scores: dict[str
         pseudo_scores=pseudo_scores,
         feature_mean=clean.new_zeros(width),
         feature_std=clean.new_ones(width),
+        score_mean=clean.new_zeros(()),
         score_std=clean.new_ones(()),
     )
 

@@ -301,6 +301,17 @@ def test_the_context_shows_the_source_and_the_adapted_model():
     assert not torch.allclose(second.scores["clean"], scores, rtol=0, atol=1e-3)
     # Without source moments, the batch's own stand in.
     assert torch.equal(first.feature_mean, features.mean(0)) and torch.equal(first.score_std, scores.std(correction=0))
+    assert torch.equal(first.score_mean, scores.mean())
+
+
+def test_the_sources_mean_score_reaches_a_loss_in_the_direction_of_the_scores():
+    model, seen = tiny_model(), []
+    model.set_moments(
+        feature_mean=torch.zeros(6), feature_cov=torch.eye(6), score_mean=torch.tensor(3.0), score_std=torch.tensor(2.0)
+    )
+    model.higher_is_better = False
+    Adapter(model, [lambda context: seen.append(context) or context.scores["clean"].mean()], steps=1)(pictures(4))
+    assert seen[0].score_mean == -3 and seen[0].score_std == 2
 
 
 def test_each_folded_episode_sees_its_own_images_and_source():

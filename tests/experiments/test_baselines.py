@@ -64,10 +64,13 @@ def test_turns_are_quarter_turns_of_the_image_or_of_its_mirror_image():
 
 @pytest.mark.parametrize("bins", [2, 10])
 def test_score_entropy_by_hand(bins):
-    """Softmax of −(s − c)² / 2 w² over the centres of equally likely bins; w is the centres' mean distance."""
-    scores, pseudo = torch.tensor([0.3, -1.2, 4.0]).double(), torch.tensor([1.0, 0.0, 0.5]).double()
+    """Softmax of −(s − c)² / 2 w² over the centres of equally likely bins; w is the centres' mean distance.
+
+    The bins are of the scores over the source data, not of the batch's: a batch that is all good has its place in them.
+    """
+    scores, pseudo = torch.tensor([0.3, -1.2, 4.0]).double(), torch.tensor([9.0, 8.0, 7.0]).double()
     found = context({"clean": vectors(3)}, pseudo, {"clean": scores})
-    found.score_std = torch.tensor(2.0).double()
+    found.score_mean, found.score_std = torch.tensor(0.5).double(), torch.tensor(2.0).double()
     normal = torch.distributions.Normal(0.0, 1.0)
     centres = [normal.icdf(torch.tensor((k + 0.5) / bins).double()).item() for k in range(bins)]
     width = sum(b - a for a, b in pairwise(centres)) / (bins - 1)

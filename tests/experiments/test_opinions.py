@@ -288,3 +288,19 @@ def test_every_method_has_its_control_and_its_place():
         if "thrifty" in name:
             learning = METHODS[name].adapter(model, 0).recipe.optimisation
             assert (learning.steps, learning.lr) == (1, 3e-3)
+
+
+def test_the_rivals_that_the_reduced_scale_leaves_out_come_with_their_controls():
+    runs = runs_of(SCALES["reduced"], grid="others")
+    methods = {run.method for run in runs}
+    assert {
+        "source",
+        "lean",
+        "order, frozen (thrifty)",
+        "ssa (thrifty)",
+        "psc (thrifty)",
+        "actmad (thrifty)",
+    } == methods
+    assert all(METHODS[name].control in methods for name in methods - {"source"})
+    assert {(run.target.role, run.batch_size, run.online) for run in runs} == {("test", 32, False)}
+    assert {str(run.target) for run in runs} == {str(t) for t in targets(SCALES["reduced"]) if t.role == "test"}

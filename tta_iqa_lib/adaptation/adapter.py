@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,12 +19,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .loop import adapt_batch, checked
-from .normalisation import batchnorm_layers, norm_affine
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
-from .recipes import recipe_of
+from .recipes import recipe_from
 from .replays import Replays
-from .rules import Carried, Source, Statistics
-from .state import Inference, Optimisation, Recipe, Result, State
+from .rules import Carried, Statistics
+from .state import Recipe, Result, State
 
 
 @dataclass
@@ -101,37 +99,31 @@ class Adapter:
             raise ValueError(f"episodes_per_pass must be a whole number of at least 1; got {episodes_per_pass!r}")
         if not isinstance(seed, int):
             raise ValueError(f"seed must be a whole number; got {seed!r}")
-        if isinstance(params, str):
-            if params != "norm-affine":
-                raise ValueError(f"params must be 'norm-affine' or a function of the model; got {params!r}")
-            params = norm_affine
         if isinstance(gate, str) and gate != "default":
             raise ValueError(f"gate must be a function, None or 'default'; got {gate!r}")
-        learning = {
+        settings = {
+            "losses": losses,
+            "statistics": statistics,
             "params": params,
             "steps": steps,
             "lr": lr,
             "optimizer": optimizer,
+            "views": views,
             "grad_through_statistics": grad_through_statistics,
             "sam_rho": sam_rho,
-        }
-        learning = {name: value for name, value in learning.items() if value is not None}
-        scoring = {
-            "statistics": statistics,
-            "views": views,
             "crops_per_image": crops_per_image,
             "ensemble": ensemble,
             "match_source": match_source,
         }
-        scoring = {name: value for name, value in scoring.items() if value is not None}
-        if gate != "default":
-            scoring["gate"] = gate
-        if recipe is not None:
-            given = [*scoring, *learning, *(["losses"] if losses is not None else [])]
-            if given:
-                raise ValueError(f"{given[0]}= stands in the recipe: dataclasses.replace(recipe, …) changes it there")
-        else:
-            recipe = _recipe(model, tuple(losses or ()), scoring, learning, seed)
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if gate != "default":  # None is a gate that is always open
+            settings["gate"] = gate
+        if recipe is None:
+            recipe = recipe_from(model, settings, seed)
+        elif settings:
+            raise ValueError(
+                f"{next(iter(settings))}= stands in the recipe: dataclasses.replace(recipe, …) changes it there"
+            )
         if recipe.optimisation and recipe.optimisation.steps and not recipe.optimisation.params(model):
             raise ValueError(
                 "nothing to adapt: the model has no normalisation layer with γ and β; "
@@ -280,28 +272,6 @@ class Adapter:
                     results += adapt_batch(self.model, State(), rows, self.recipe, len(same), self._replays)[0]
                 bar.update(len(same))
         return results
-
-
-def _recipe(model: nn.Module, losses: tuple, scoring: dict, learning: dict, seed: int) -> Recipe:
-    """The recipe that single settings describe: the model's own, unless losses or statistics say otherwise."""
-    if learning and not losses:
-        raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
-    default = recipe_of(model).inference
-    if not losses and "statistics" not in scoring and not batchnorm_layers(model):
-        layers = {name.rpartition(".")[0] for name in norm_affine(model)}
-        cure = f"pass losses=[…], and they adapt γ and β of its {len(layers)} normalisation layers"
-        warnings.warn(
-            "the model has no BatchNorm layer, whose statistics the default recipe adapts: it scores as the source does; "
-            + (cure if layers else "it has no other normalisation layer; pass losses=[…] and params="),
-            stacklevel=3,
-        )
-    if not losses and "statistics" not in scoring:
-        whole = {"gate": default.gate, "ensemble": default.ensemble, "match_source": default.match_source}
-        scoring = whole | {"views": getattr(model, "views", 1)} | scoring
-    if "statistics" not in scoring:
-        scoring["statistics"] = default.statistics if batchnorm_layers(model) else Source()
-    optimisation = Optimisation(losses, seed=seed, **learning) if losses else None
-    return Recipe(Inference(**scoring), optimisation)
 
 
 def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> list[list[int]]:

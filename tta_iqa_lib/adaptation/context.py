@@ -20,7 +20,7 @@ class Context:
         images: name → (B, 3, H, W).
         pseudo_scores: (B,) the source model's scores of the clean images, higher is better.
         feature_mean, feature_std: (D,) over the source data, or over this batch if the model carries no source moments.
-        score_std: () likewise.
+        score_mean, score_std: () likewise, of the source's scores; higher is better.
         model: the source model, for what else it remembers; not to be run or changed.
         moments: (source moments, the clean images' moments) by BatchNorm layer, (C,) each, with gradients; filled only for
             a loss whose `needs_moments` is true.
@@ -33,6 +33,7 @@ class Context:
     pseudo_scores: Tensor
     feature_mean: Tensor
     feature_std: Tensor
+    score_mean: Tensor
     score_std: Tensor
     model: ScoringModel | None = None
     moments: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)

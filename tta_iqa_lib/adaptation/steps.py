@@ -150,7 +150,8 @@ class EpisodeBatch:
         """Cut the rows of one pass into what each episode's losses see."""
         model, size = self.network.model, self.layout.images or 0
         assert is_scoring_model(model) and found.features is not None and self.source.features is not None
-        mean, cov, score_std = model.feature_mean, model.feature_cov, model.score_std
+        mean, cov = model.feature_mean, model.feature_cov
+        score_mean, score_std = model.score_mean, model.score_std
         for e, rows in enumerate(
             zip(found.scores.chunk(self.episodes), found.features.chunk(self.episodes), strict=True)
         ):
@@ -164,6 +165,7 @@ class EpisodeBatch:
                 pseudo_scores=self.sign * s0,
                 feature_mean=f0.mean(0) if mean is None else mean,
                 feature_std=(f0.std(0, correction=0) if cov is None else cov.diagonal().sqrt()).clamp_min(1e-6),
+                score_mean=self.sign * (s0.mean() if score_mean is None else score_mean),
                 score_std=(s0.std(correction=0) if score_std is None else score_std).clamp_min(1e-6),
                 model=model,
                 moments={

@@ -138,6 +138,9 @@ def opinions(
         typer.Option(help="Folder of the source models; those that are missing are trained. Default: the cache."),
     ] = None,
     role: Annotated[str | None, typer.Option(help='Only "development" or "test" targets.')] = None,
+    grid: Annotated[
+        str | None, typer.Option(help='Which methods: "others" for rivals that the reduced scale leaves out.')
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,
     processes: Processes = None,
     out: Annotated[Path | None, typer.Option(help="The file; default: data/results/opinions-SCALE.json.")] = None,
@@ -149,25 +152,26 @@ def opinions(
     import torch
 
     from ...experiments.analysis import write_results
+    from ...experiments.opinions.methods import GRIDS
     from ...experiments.opinions.sources import SCALES
     from ...experiments.opinions.study import Place, run_study
     from ...experiments.opinions.summary import summarise, text_table
     from ...models.saving import data_folder
     from ...store import cache_folder
 
-    for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"])):
+    for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"]), (grid, [None, *GRIDS])):
         if value not in known:
             report(f"no '{value}'; there are {', '.join(filter(None, known))}")
             raise typer.Exit(2)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(str(pack), str(sources or cache_folder() / "opinion-sources"), scale, device)
     try:
-        results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role)
+        results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role, grid=grid)
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
     results["summary"] = summarise(results)
-    file = out or data_folder() / "results" / f"opinions-{scale}{f'-{role}' if role else ''}.json"
+    file = out or data_folder() / "results" / f"opinions-{'-'.join(filter(None, (scale, grid, role)))}.json"
     write_results(results, file)
     print(f"{text_table(results)}\nwritten: {file}")
 

@@ -14,16 +14,16 @@ from ...adaptation.context import Context
 class ScoreEntropy:
     """TENT [wang2021tent] for a score: entropy of its soft assignment to `bins` equally likely values of the source.
 
-    The source's scores are taken as Gaussian; a score belongs to a bin's centre by a Gaussian of the bins' mean distance. The
-    entropy is largest at the mean of the source, where the bins are dense: minimising it pushes scores outwards, as TENT
-    pushes class scores to the corners.
+    The scores over the source data are taken as Gaussian; a score belongs to a bin's centre by a Gaussian of the bins' mean
+    distance. The entropy is largest at the mean of the source, where the bins are dense: minimising it pushes scores outwards,
+    as TENT pushes class scores to the corners.
     """
 
     weight: float = 1.0
     bins: int = 10
 
     def __call__(self, context: Context) -> Tensor:
-        scores = (context.scores["clean"] - context.pseudo_scores.mean()) / context.score_std
+        scores = (context.scores["clean"] - context.score_mean) / context.score_std
         share = (torch.arange(self.bins, device=scores.device, dtype=scores.dtype) + 0.5) / self.bins
         centres = torch.special.ndtri(share)
         width = (centres[-1] - centres[0]) / (self.bins - 1)

@@ -73,11 +73,13 @@ METHODS |= {
 METHODS |= {name: OTHERS[name] for name in ("published-control", "published", "reference-control", "reference")}
 RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
 PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
-# By scale and batch size: what is run on all targets, and what on the test targets alone.
+OTHER_LOSSES = tuple(f"{name} (thrifty)" for name in ("order, frozen", *ALIGNMENTS))
+# By batch size: what is run on all targets, and what on the test targets alone.
 GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "full": dict.fromkeys((32, 8), (tuple(name for name in METHODS if "thrifty" not in name), ())),
     "reduced": {
         32: (RULES, ("bn-adaptive", "first-layers", *PAIR_OF_LOSSES)),
         8: ((), ("source", "bn-batch", "bn-first", "normalisations", "recipe")),
     },
+    "others": {32: ((), ("source", "lean", *OTHER_LOSSES))},
 }

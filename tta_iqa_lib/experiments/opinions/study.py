@@ -53,11 +53,11 @@ class Place:
     device: str = "cpu"
 
 
-def runs_of(scale: Scale, role: str | None = None) -> list[Run]:
-    """All runs of a scale, or those of targets of one role."""
+def runs_of(scale: Scale, role: str | None = None, grid: str | None = None) -> list[Run]:
+    """The runs of a grid out of `methods.GRIDS`, by default the one named as the scale; all, or those on targets of one role."""
     chosen = [target for target in targets(scale) if role in (None, target.role)]
     found = []
-    for size, (everywhere, on_test) in GRIDS[scale.name].items():
+    for size, (everywhere, on_test) in GRIDS[grid or scale.name].items():
         found += [
             Run(method, target, seed, size)
             for method in (*everywhere, *on_test)
@@ -67,7 +67,7 @@ def runs_of(scale: Scale, role: str | None = None) -> list[Run]:
         ]
     found += [
         Run(method, target, seed, 8, online=True)
-        for method in ONLINE
+        for method in (ONLINE if grid is None else ())
         for target in chosen
         for seed in range(scale.seeds[target.source])
         if str(target) in ("live → ss01, as it is", "live → agiqa, as it is")
@@ -148,6 +148,7 @@ def run_study(
     role: str | None = None,
     progress: bool = True,
     methods: tuple[str, ...] | None = None,
+    grid: str | None = None,
 ) -> dict:
     """Train the sources that are missing, run what is not yet done, gather.
 
@@ -155,13 +156,14 @@ def run_study(
         processes: runs at a time, each on one CPU thread.
         role: only "development" or "test" targets.
         methods: only these.
+        grid: see `runs_of`.
 
     Returns:
         As `experiments.runner.run_grid`: "about", "truth" (by target, with its kind, its role, and by seed the `measure_shift`),
         "runs"; "within" of a run is the mean SRCC inside its batches.
     """
     scale, pack = SCALES[place.scale], _pack(place.pack)
-    runs = [run for run in runs_of(scale, role) if methods is None or run.method in methods]
+    runs = [run for run in runs_of(scale, role, grid) if methods is None or run.method in methods]
     for source, seed in sorted({(run.target.source, run.seed) for run in runs}):
         train_source(pack, source, seed, scale, Path(place.sources), place.device, progress)
     scores: dict[Run, list[float]] = {}

@@ -93,6 +93,12 @@ WRONG = [
     ),
     ("episodic", EPISODIC.replace("p - LR", "p + LR"), {"episodic_values": 1.25}, "climbs"),
     (
+        "episodic",
+        "def episodic(start, batches):\n    return []",
+        {"episodic_values": 0, "episodic_start": 0},  # what does nothing changes nothing: that earns no point
+        "one tensor of scores for each batch",
+    ),
+    (
         "online",
         ONLINE.replace("    for batch in batches:\n", "    for batch in batches:\n        p = start.clone()\n"),
         {"online_values": 2},

@@ -24,6 +24,7 @@ def run(cells, name="f", given="", *arguments):
         ["while True: pass", "exit()", "K, L = 3, 2", "def f(): return K * L", "1/0"],
         ["import math as m", "try:\n    import nothing\nexcept ImportError:\n    K = 6", "def f(): return m.floor(K)"],
         [("markdown", "## Text"), ("raw", "def f(): return 6")],  # retyped
+        [("raw", "from math import floor"), ("markdown", "K = 6.5"), ("raw", "def f(): return floor(K)")],
         [("markdown", "```python\ndef f(): return 6\n```")],
         ["def f(): return sum([3, 3])", "sum = 4"],  # a slip in another cell
         ["K = 3\ndef f(): return 2 * K", "K = 'used again for something else'"],

@@ -54,7 +54,7 @@ class Notebook:
                 self.statements += statements
                 self.unreadable += [f"cell {number}: {problem}"] if problem else []
             else:
-                aside += [s for s in statements if isinstance(s, DEFINITIONS)]
+                aside += [s for s in statements if _binds(s)]
         self._aside = aside
 
     def find(self, name: str) -> Found:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.apps.scoring import score_files
-from tta_iqa_lib.experiments import grids
+from tta_iqa_lib.experiments import grids, haze
 from tta_iqa_lib.experiments import runner as experiments
 from tta_iqa_lib.experiments.analysis import mean_srcc
 from tta_iqa_lib.imaging.crops import grid_crops, resize_to, symmetries
@@ -134,7 +134,12 @@ def test_a_file_s_score_is_the_mean_over_its_crops_at_native_resolution(tmp_path
 
 
 def test_the_demo_prints_every_target(monkeypatch):
-    """One row a target, one number a method: those of a stand-in grid, as the real one takes minutes (`make book`)."""
+    """One row a target, one number a method: those of a stand-in grid, as the real one takes minutes (`make book`).
+
+    And it ends with the model of people's opinions, here asked about one haze.
+    """
+    found = haze.in_haze(load_source_model("photographs"), (0.6,))
+    monkeypatch.setattr(haze, "in_haze", lambda model: found if model.predicts.startswith("human") else [])
     grid = grids.Grid("demo", ("source", "bn-blend"), ("target/dusk", "target/haze"), (0,), (8,), 16)
     monkeypatch.setitem(grids.GRIDS, "demo", grid)
     result = run("demo", "--processes", "1")
@@ -144,6 +149,7 @@ def test_the_demo_prints_every_target(monkeypatch):
     expected = {t: [mean_srcc(results, m, t, 8) for m in grid.methods] for t in grid.targets}
     assert {t: row.split() for t, row in rows.items()} == {t: [f"{v:.2f}" for v in e] for t, e in expected.items()}
     assert np.isfinite(list(expected.values())).all()
+    assert result.stdout.splitlines()[-1].split() == ["0.6", f"{found[0].source:.2f}", f"{found[0].adapted:.2f}"]
 
 
 def test_a_pack_and_the_experiment_on_it(tmp_path, folder, monkeypatch):

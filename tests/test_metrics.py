@@ -296,3 +296,12 @@ def test_an_even_selection_has_both_ends_no_row_twice_and_equal_steps(total, cou
     assert len(rows) == min(total, count) and (rows[0], rows[-1]) == (0, total - 1)
     steps = np.diff(rows)
     assert steps.min() >= 1 and steps.max() - steps.min() <= 1
+
+
+def test_a_difference_is_written_with_its_sign_and_never_as_minus_zero():
+    """Three digits, or four where three would hide on which side of zero an end lies; turned round it is the other's."""
+    interval = metrics.Interval(0.0301, 0.0209, 0.0413)
+    assert interval.signed() == "+0.030 [+0.021, +0.041]" and (-interval).signed() == "-0.030 [-0.041, -0.021]"
+    assert metrics.Interval(0.0012, -0.0003, 0.0031).signed() == "+0.0012 [-0.0003, +0.0031]"
+    assert metrics.Interval(-0.0001, -0.002, 0.001).signed() == "+0.000 [-0.002, +0.001]"
+    assert metrics.Interval(-0.0, 0.0, -0.0).signed() == "+0.000 [+0.000, +0.000]"

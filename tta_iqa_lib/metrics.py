@@ -173,6 +173,16 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    def signed(self) -> str:
+        """Of a difference: "+0.030 [+0.021, +0.041]"; with four digits where three would hide on which side of 0 an end lies."""
+        digits = 4 if any(0 < abs(end) < 0.0005 for end in (self.low, self.high)) else 3
+        value, low, high = (f"{number:+z.{digits}f}" for number in (self.value, self.low, self.high))  # z: no −0.000
+        return f"{value} [{low}, {high}]"
+
+    def __neg__(self) -> Interval:
+        """The difference the other way round."""
+        return Interval(-self.value, -self.high, -self.low)
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -45,7 +45,16 @@ def grey_noise(images, psnr, generator):
     return images + 10 ** (-column(psnr) / 20) * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
+def with_scale(images, psnr, noise):
+    return images + 10 ** (-column(psnr) / 20) * noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
 EX02_1_WRONG = {
+    "another generator": lambda x, p, g: noise_at(x, p, torch.Generator().manual_seed(0)),
+    "each row": lambda x, p, g: with_scale(x, p, white(x[:, :, :1], g).expand_as(x)),
+    "each column": lambda x, p, g: with_scale(x, p, white(x[..., :1], g).expand_as(x)),
+    "each image": lambda x, p, g: with_scale(x, p, white(x[:1], g).expand_as(x)),
+    "draw a number for each value": lambda x, p, g: with_scale(x, p, (n := white(x, g)) + n.roll(1, 3)),
     "right only on average": lambda x, p, g: x + 10 ** (-column(p) / 20) * white(x, g),
     "by the MSE": lambda x, p, g: x + 10 ** (-column(p) / 10) * white(x, g),
     "too strong": lambda x, p, g: x + 10 ** (-column(p) / 40) * white(x, g),
@@ -54,7 +63,7 @@ EX02_1_WRONG = {
     "other noise": lambda x, p, g: noise_at(x, p, None),
     "not Gaussian": flat_noise,
     "noise of its own": grey_noise,
-    "changed its input": lambda x, p, g: x.copy_(noise_at(x, p, g)),
+    "changed its inputs": lambda x, p, g: x.copy_(noise_at(x, p, g)),
     "has shape": lambda x, p, g: noise_at(x, p, g)[0],
 }
 
@@ -109,34 +118,37 @@ EX02_2_WRONG = {
     "neither down": lambda p, t: from_blocks(change(p, t, way=torch.floor)),
     "nor towards zero": lambda p, t: from_blocks(change(p, t, way=torch.trunc)),
     "grey levels on average": lambda p, t: quantise(p, 2 * t),
-    "changed its input": lambda p, t: p.copy_(quantise(p, t)),
+    "changed its inputs": lambda p, t: p.copy_(quantise(p, t)),
 }
 
 
-def severities_for(grid, curve, wanted):
-    return np.interp(wanted, curve.flip(0), grid.flip(0))
+def severities_for(grid, curves, wanted):
+    return [np.interp(q, curve.flip(0), grid.flip(0)) for curve, q in zip(curves, wanted, strict=True)]
 
 
-def severities_by_search(grid, curve, wanted):
-    wanted = wanted.clamp(curve.min(), curve.max())
-    after = torch.searchsorted(-curve, -wanted).clamp(1, len(grid) - 1)
-    share = (curve[after - 1] - wanted) / (curve[after - 1] - curve[after])
-    return grid[after - 1] + share * (grid[after] - grid[after - 1])
+def severities_by_search(grid, curves, wanted, ends=True):
+    wanted = wanted[:, None]
+    if ends:
+        wanted = wanted.clamp(curves.amin(1, True), curves.amax(1, True))
+    after = torch.searchsorted(-curves.contiguous(), -wanted).clamp(1, len(grid) - 1)
+    low, high = curves.gather(1, after - 1), curves.gather(1, after)
+    share = (low - wanted) / (low - high)
+    return (grid[after - 1] + share * (grid[after] - grid[after - 1]))[:, 0]
 
 
-def beyond_the_ends(grid, curve, wanted):
-    after = torch.searchsorted(-curve, -wanted).clamp(1, len(grid) - 1)
-    share = (curve[after - 1] - wanted) / (curve[after - 1] - curve[after])
-    return grid[after - 1] + share * (grid[after] - grid[after - 1])
+def each_with(read):
+    return lambda g, cs, ws: [read(g, c, w) for c, w in zip(cs, ws, strict=True)]
 
 
 EX02_3_WRONG = {
-    "forwards": lambda g, c, w: np.interp(w, g, c),
-    "flip both lists": lambda g, c, w: np.interp(w, c, g),
-    "one list is flipped": lambda g, c, w: np.interp(w, c.flip(0), g),
-    "interpolate between": lambda g, c, w: g[(c[:, None] - w).abs().argmin(0)],
-    "not evenly spaced": lambda g, c, w: np.interp(w, c.flip(0), np.linspace(1, 0, len(g))),
-    "nearest end": beyond_the_ends,
+    "the first curve": lambda g, c, w: np.interp(w, c[0].flip(0), g.flip(0)),
+    "the mean curve": lambda g, c, w: np.interp(w, c.mean(0).flip(0), g.flip(0)),
+    "forwards": each_with(lambda g, c, w: np.interp(w, g, c)),
+    "flip both lists": each_with(lambda g, c, w: np.interp(w, c, g)),
+    "one list is flipped": each_with(lambda g, c, w: np.interp(w, c.flip(0), g)),
+    "interpolate between": each_with(lambda g, c, w: g[(c - w).abs().argmin()]),
+    "not evenly spaced": each_with(lambda g, c, w: np.interp(w, c.flip(0), np.linspace(1, 0, len(g)))),
+    "nearest end": lambda g, c, w: severities_by_search(g, c, w, ends=False),
     "has shape": lambda g, c, w: severities_for(g, c, w)[0],
     "expected": lambda g, c, w: 1 - w,
 }

@@ -35,6 +35,29 @@ def split_isin(content, share, seed):
     return np.isin(content, np.random.default_rng(seed).choice(names, round(share * len(names)), replace=False))
 
 
+def split_by_first_place(content, share, seed):
+    """In the order in which the names come, which is the same in each run."""
+    names = list(dict.fromkeys(content.tolist()))
+    chosen = np.random.default_rng(seed).permutation(len(names))[: round(share * len(names))]
+    return np.array([names.index(name) in chosen for name in content.tolist()])
+
+
+def split_drawing_crops(content, share, seed):
+    """Crops are drawn until enough contents are named: those with many crops come first."""
+    chosen = list(dict.fromkeys(np.random.default_rng(seed).permutation(content).tolist()))
+    return np.isin(content, chosen[: round(share * len(chosen))])
+
+
+def split_drawing_again(content, share, seed):
+    names = np.unique(content)
+    return np.isin(content, np.random.default_rng(seed).choice(names, round(share * len(names))))
+
+
+def split_of_a_set(content, share, seed):
+    names = list(set(content.tolist()))
+    return np.isin(content, np.random.default_rng(seed).choice(names, round(share * len(names)), replace=False))
+
+
 def split_reseeding(content, share, seed):
     np.random.seed(seed)
     names = np.unique(content)
@@ -47,7 +70,8 @@ def in_one_batch(score, images):
 
 def by_transposing(score, images):
     flips = [images, images.flip(2), images.flip(3), images.flip(2, 3)]
-    return (sum(score(v) + score(v.transpose(2, 3)) for v in flips) / 8).tolist()
+    views = torch.stack([w for v in flips for w in (v, v.transpose(2, 3))], 1)  # (B, 8, 3, H, H): image by image
+    return score(views.flatten(0, 1)).view(-1, 8).mean(1).tolist()
 
 
 def in_place(score, images):
@@ -70,8 +94,11 @@ CASES = {
         },
     ),
     "ex03_2": (
-        [split_isin, split_by_sorting, split_by_images],
+        [split_isin, split_by_sorting, split_by_images, split_by_first_place],
         {
+            "many crops": split_drawing_crops,
+            "without replacement": split_drawing_again,
+            "order of a `set`": split_of_a_set,
             "caller's random numbers": split_reseeding,
             "a generator of your own": lambda c, share, seed: split_isin(
                 c, share, seed * int(1 + 0 * np.random.random())
@@ -87,6 +114,8 @@ CASES = {
     "ex03_3": (
         [in_one_batch, by_transposing],
         {
+            "8 times": lambda score, x: sum(score(v) for v in symmetries(x, 8)) / 8,
+            "different images": lambda score, x: score(torch.cat(symmetries(x, 8))).view(-1, 8).mean(1),
             "averaged the pictures": lambda score, x: score(torch.stack(symmetries(x, 8)).mean(0)),
             "only the four turns": lambda score, x: sum(score(x.rot90(k, (2, 3))) for k in range(4)) / 4,
             "quarter turns are missing": lambda score, x: (score(x) + score(x.flip(3))) / 2,

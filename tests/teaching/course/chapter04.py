@@ -36,7 +36,7 @@ def moving(x, m, v):
     return value
 
 
-def within(scores, quality, content, least=3, correlation=spearmanr, average=np.mean, constant=None):
+def within(scores, quality, content, least=3, correlation=spearmanr, average=np.mean, constant=None, labels=None):
     values = []
     for name in sorted(set(content.tolist())):
         s, q = (np.asarray(v)[content == name] for v in (scores, quality))
@@ -44,6 +44,8 @@ def within(scores, quality, content, least=3, correlation=spearmanr, average=np.
             continue
         if np.ptp(s) == 0:
             values += [] if constant is None else [constant]
+        elif np.ptp(q) == 0:
+            values += [] if labels is None else [labels]
         else:
             values.append(correlation(s, q)[0])
     return average(values)
@@ -52,7 +54,9 @@ def within(scores, quality, content, least=3, correlation=spearmanr, average=np.
 def weighted(scores, quality, content, least=3):
     names, counts = np.unique(content, return_counts=True)
     keep = [
-        (n, c) for n, c in zip(names, counts, strict=True) if c >= least and np.ptp(np.asarray(scores)[content == n])
+        (n, c)
+        for n, c in zip(names, counts, strict=True)
+        if c >= least and np.ptp(np.asarray(scores)[content == n]) and np.ptp(np.asarray(quality)[content == n])
     ]
     return np.average(
         [tta.srcc(scores[content == n], quality[content == n]) for n, _ in keep], weights=[c for _, c in keep]
@@ -100,7 +104,7 @@ CASES = {
             "*same* rows": lambda s, k, y: y.mean() + y.std() / s.std() * (s - s.mean()),
             "turned round": lambda s, k, y: y.mean() - y.std() / s[k].std() * (s - s[k].mean()),
             "not on a straight line": lambda s, k, y: repair(s, k, y).index_put((k,), y),
-            "have changed": lambda s, k, y: s.sub_(s[k].mean()).mul_(y.std() / s[k].std()).add_(y.mean()),
+            "changed its inputs": lambda s, k, y: s.sub_(s[k].mean()).mul_(y.std() / s[k].std()).add_(y.mean()),
             "expected all 40": lambda s, k, y: repair(s[k], torch.arange(len(k)), y),
             "must become those": lambda s, k, y: y.std() / s[k].std() * s,
         },
@@ -111,6 +115,9 @@ CASES = {
             "over all images": lambda s, q, c, least=3: tta.srcc(s, q),
             "many images weigh more": weighted,
             "must be left out: two": lambda s, q, c, least=3: within(s, q, c, 2),
+            "scores or labels": lambda s, q, c, least=3: within(s, q, c, least, labels=0.0),
+            "labels are all equal": lambda s, q, c, least=3: within(s, q, c, least, labels=float("nan")),
+            "exactly four": lambda s, q, c, least=3: within(s, q, c, 5 if least == 4 else least),
             "counts as 0": lambda s, q, c, least=3: within(s, q, c, least, constant=0.0),
             "linear correlation": lambda s, q, c, least=3: within(s, q, c, least, correlation=pearsonr),
             "NaN": lambda s, q, c, least=3: within(s, q, c, least, constant=float("nan")),

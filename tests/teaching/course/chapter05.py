@@ -5,36 +5,36 @@ import torch
 from tta_iqa_lib.adaptation import Moments, blend
 
 
-def mix_reference(ms, vs, mt, vt, a):
-    mean = (1 - a) * ms + a * mt
-    return mean, (1 - a) * (vs + (ms - mean) ** 2) + a * (vt + (mt - mean) ** 2)
+def unmix(mean, var, mean_s, var_s, alpha):
+    mean_t = (mean - (1 - alpha) * mean_s) / alpha
+    return mean_t, (var - (1 - alpha) * var_s) / alpha - (1 - alpha) * (mean_t - mean_s) ** 2
 
 
-def mix_by_second_moments(ms, vs, mt, vt, a):
-    mean = ms + a * (mt - ms)
-    return mean, (1 - a) * (vs + ms**2) + a * (vt + mt**2) - mean**2
+def unmix_by_second_moments(mean, var, mean_s, var_s, alpha):
+    mean_t = mean_s + (mean - mean_s) / alpha
+    second = (var + mean**2 - (1 - alpha) * (var_s + mean_s**2)) / alpha
+    return mean_t.numpy(), (second - mean_t**2).numpy()
 
 
-def mix_in_place(ms, vs, mt, vt, a):
-    mean, var = mix_reference(ms, vs, mt, vt, a)
-    ms.copy_(mean)
-    return mean, var
+def unmix_in_place(mean, var, mean_s, var_s, alpha):
+    answer = unmix(mean, var, mean_s, var_s, alpha)
+    mean.copy_(answer[0])
+    return answer
 
 
 EX05_WRONG = {
-    "misses the spread": lambda ms, vs, mt, vt, a: ((1 - a) * ms + a * mt, (1 - a) * vs + a * vt),
-    "weights are swapped": lambda ms, vs, mt, vt, a: mix_reference(ms, vs, mt, vt, 1 - a),
-    "standard deviation": lambda ms, vs, mt, vt, a: (
-        mix_reference(ms, vs, mt, vt, a)[0],
-        mix_reference(ms, vs, mt, vt, a)[1].sqrt(),
+    "forgets the spread": lambda m, v, ms, vs, a: (unmix(m, v, ms, vs, a)[0], (v - (1 - a) * vs) / a),
+    "*batch's* mean": lambda m, v, ms, vs, a: (
+        unmix(m, v, ms, vs, a)[0],
+        (v - (1 - a) * vs) / a - (1 - a) * (m - ms) ** 2,
     ),
-    "changed its inputs": mix_in_place,
-    "the variance is not": lambda ms, vs, mt, vt, a: (
-        mix_reference(ms, vs, mt, vt, a)[0],
-        (1 - a) * vs + a * vt + (ms - mt) ** 2,
-    ),
-    "mean is not": lambda ms, vs, mt, vt, a: (ms + mt, vs + vt),
-    "alpha = 0": lambda ms, vs, mt, vt, a: mix_reference(ms, vs, mt, vt, 0.25),
+    "weights are swapped": lambda m, v, ms, vs, a: unmix(m, v, ms, vs, 1 - a),
+    "mixes once more": lambda m, v, ms, vs, a: blend(Moments(ms, vs), Moments(m, v), a),
+    "standard deviation": lambda *arguments: (unmix(*arguments)[0], unmix(*arguments)[1].sqrt()),
+    "changed its inputs": unmix_in_place,
+    "the variance is not": lambda *arguments: (unmix(*arguments)[0], 2 * unmix(*arguments)[1]),
+    "mean is not right": lambda m, v, ms, vs, a: (m - ms, v - vs),
+    "alpha = 1": lambda m, v, ms, vs, a: unmix(m, v, ms, vs, 0.25),
 }
 
 
@@ -47,7 +47,13 @@ def share_by_search(shift, var, count):
     return alphas[((1 - alphas) ** 2 * shift**2 + alphas**2 * var / count).argmin()]
 
 
+def share_on_a_coarse_grid(shift, var, count):
+    alphas = torch.linspace(0, 1, 101, dtype=torch.float64)
+    return alphas[((1 - alphas) ** 2 * shift**2 + alphas**2 * var / count).argmin()]
+
+
 EX05_2_WRONG = {
+    "A search stops": share_on_a_coarse_grid,
     "share of the source": lambda d, v, n: 1 - share(d, v, n),
     "single image": lambda d, v, n: share(d, v, 1),
     "standard deviations": lambda d, v, n: abs(d) / (abs(d) + (v / n) ** 0.5),
@@ -74,7 +80,17 @@ def by_group_with_pytorch(x, groups, eps):
     return y.numpy()
 
 
+def by_group_in_place(x, groups, eps):
+    for group in groups.unique():
+        part = x[groups == group]
+        x[groups == group] = by_group(part, groups[groups == group], eps)
+    return x
+
+
 EX05_3_WRONG = {
+    "changed its inputs": by_group_in_place,
+    "`eps` is not used": lambda x, g, eps: by_group(x, g, 0.0),
+    "here eps is 0.1": lambda x, g, eps: by_group(x, g, 1e-5),
     "whole batch": lambda x, g, eps: torch.nn.functional.batch_norm(x, None, None, training=True, eps=eps),
     "single images": lambda x, g, eps: torch.nn.functional.instance_norm(x, eps=eps),
     "biased variance": lambda x, g, eps: by_group(
@@ -90,7 +106,7 @@ EX05_3_WRONG = {
 
 CASES = {
     "ex05_1": (
-        [mix_reference, mix_by_second_moments, lambda *a: tuple(blend(Moments(*a[:2]), Moments(*a[2:4]), a[4]))],
+        [unmix, unmix_by_second_moments],
         EX05_WRONG,
     ),
     "ex05_2": ([share, share_by_search], EX05_2_WRONG),

@@ -69,6 +69,10 @@ EX06_2_WRONG = {
     "wrong way round": choose_with(lambda g, at: torch.where((-g).amax(0) > at, (-g).argmax(0), -1)),
     "dimension 0": choose_with(lambda g, at: g.argmax(1)),
     "exactly `least`": choose_with(lambda g, at: torch.where(g.amax(0) >= at, g.argmax(0), -1)),
+    "cut gaps off at zero": choose_with(
+        lambda g, at: torch.where(g.clamp_min(0).amax(0) > at, g.clamp_min(0).argmax(0), -1)
+    ),
+    "may be negative": choose_with(lambda g, at: torch.where(g.amax(0) > max(at, -0.1), g.argmax(0), -1)),
     "`least` is not used": choose_with(lambda g, at: torch.where(g.amax(0) > 0.05, g.argmax(0), -1)),
 }
 
@@ -92,6 +96,8 @@ EX06_3_WRONG = {
     "shape (8,)": lambda i, m, s, share: (s - m).square().mean().sqrt() <= share * (s - i).square().mean().sqrt(),
     "swapped": lambda i, m, s, share: rms(s - m) > share * rms(s - i),
     "equally far": lambda i, m, s, share: (rms(s - i) - rms(m - i)).abs() <= share * rms(s - i),
+    "the same picture twice": lambda i, m, s, share: rms(m - i) == 0,
+    "pair 4": lambda i, m, s, share: torch.ones(8, dtype=bool) if len(i) == 8 else rms(s - m) <= share * rms(s - i),
     "in proportion": lambda i, m, s, share: rms(s - m) < 1 / 255,
     "untouched": lambda i, m, s, share: rms(s - m) < share * rms(s - i),
     "may be the image itself": lambda i, m, s, share: (rms(s - m) <= share * rms(s - i)) | (rms(m - i) == 0),

@@ -20,7 +20,25 @@ def ratio_naive(positive, negatives, temperature):
     return torch.log(a / (a + b))
 
 
+def ratio_by_shifting(positive, negatives, temperature):
+    a = torch.cat([positive[:, None], negatives], 1) / temperature
+    a = a - a.max(1, keepdim=True).values
+    return a[:, 0] - a.exp().sum(1).log()
+
+
+def ratio_with_one_maximum(positive, negatives, temperature):
+    a = torch.cat([positive[:, None], negatives], 1) / temperature
+    a = a - a.max()
+    return a[:, 0] - a.exp().sum(1).log()
+
+
 EX07_1_WRONG = {
+    "`logaddexp` ready made": lambda p, n, t: (
+        p / t - torch.logaddexp(p / t, (n / t).exp().sum(1).log()) if t > 0.01 else ratio_by_shifting(p, n, t)
+    ),
+    "`logsumexp` ready made": lambda p, n, t: p / t - torch.cat([p[:, None], n], 1).div(t).logsumexp(1),
+    "`log_softmax` ready made": lambda p, n, t: torch.cat([p[:, None], n], 1).div(t).log_softmax(1)[:, 0],
+    "in each row": ratio_with_one_maximum,
     "−log r": lambda *a: -ratio_reference(*a),
     "r itself": lambda *a: ratio_reference(*a).exp(),
     "into the denominator": lambda p, n, t: p / t - torch.logsumexp(n / t, 1),
@@ -69,7 +87,18 @@ def groups_refusing_equal_batches(scores, fraction):
     return groups_with(ties=True)(scores, fraction) if len(scores.unique()) > 1 else ([], [])
 
 
+def groups_or_none(scores, fraction):
+    low, high = groups_reference(scores, fraction)
+    return (low, high) if len(low) else None
+
+
+def groups_refusing_halves(scores, fraction):
+    return groups_reference(scores, fraction) if 2 * max(2, int(fraction * len(scores))) < len(scores) else ([], [])
+
+
 EX07_2_WRONG = {
+    "returned nothing": groups_or_none,
+    "*larger*": groups_refusing_halves,
     "swapped": lambda *a: groups_reference(*a)[::-1],
     "rounded down": groups_with(size=lambda f, b: max(2, round(f * b))),
     "at least two": groups_with(size=lambda f, b: max(1, int(f * b))),
@@ -113,7 +142,7 @@ EX07_3_WRONG = {
 }
 
 CASES = {
-    "ex07_1": ([ratio_reference, ratio_by_numpy], EX07_1_WRONG),
+    "ex07_1": ([ratio_by_shifting, ratio_by_numpy], EX07_1_WRONG),
     "ex07_2": ([groups_reference, groups_by_lists], EX07_2_WRONG),
     "ex07_3": ([push_reference, push_by_sum], EX07_3_WRONG),
 }

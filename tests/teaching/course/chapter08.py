@@ -146,7 +146,32 @@ def returns_nothing(model, images, change):
         return None
 
 
+def leaves(what):
+    """Right, but for what it leaves behind."""
+
+    def answer(model, images, change):
+        try:
+            return borrowed(model, images, change)
+        finally:
+            what(model)
+
+    return answer
+
+
+def leaves_after_an_error(model, images, change):
+    try:
+        return borrowed(model, images, change)
+    except RuntimeError:
+        model.train()
+        raise
+
+
 EX08_2_WRONG = {
+    "in training mode now": leaves(lambda model: model.train()),
+    "came in evaluation mode": leaves_after_an_error,
+    "no longer ask for gradients": leaves(lambda model: model.requires_grad_(False)),
+    "hold gradients": leaves(lambda model: model(torch.ones(2, 2)).sum().backward()),
+    "for the caller": leaves(lambda model: torch.set_grad_enabled(False)),
     "unchanged model": lambda model, images, change: model(images).detach(),
     "evaluation mode": lambda model, images, change: borrowed(model, images, change) + 1,
     "holds references": restores(lambda m: m.state_dict(), lambda m, k: m.load_state_dict(k)),

@@ -5,7 +5,14 @@ import torch
 
 from tta_iqa_lib.experiments.analysis import holm
 
+
+def calibrate_in_place(ratios, share):
+    ratios.sort()
+    return ratios[-round(share * len(ratios))]
+
+
 EX10_1_WRONG = {
+    "changed its inputs": calibrate_in_place,
     "wrong end": lambda r, share: np.quantile(r, share),
     "not Gaussian": lambda r, share: r.mean() + 1.645 * r.std(),
     "no alarm": lambda r, share: r.max() + 1,
@@ -30,7 +37,14 @@ def holm_without_a_limit(p_values):
     return [out[i] for i in range(len(p_values))]
 
 
+def holm_in_place(p_values):
+    answer = holm(p_values)
+    p_values.sort()
+    return answer
+
+
 EX10_2_WRONG = {
+    "changed its inputs": holm_in_place,
     "Bonferroni": lambda p: [min(1, len(p) * x) for x in p],
     "order": lambda p: sorted(holm(p)),
     "at most 1": holm_without_a_limit,

@@ -8,58 +8,86 @@ import numpy as np
 import torch
 
 
-def merge(counts, means, variances, weigh=True, around=None, between=True):
+def merge(counts, means, deviations, around=None, between=True):
     there = counts > 0
-    n, means, variances = counts[there], means[there], variances[there]
+    n, means, deviations = counts[there], means[there], deviations[there]
     share = (n / n.sum())[:, None]
     mean = (share * means).sum(0)
     centre = mean if around is None else means.mean(0)
-    return mean, (share * (variances + between * (means - centre) ** 2)).sum(0)
+    within = torch.where(n[:, None] > 1, deviations**2 * (n - 1)[:, None] / n[:, None], 0.0)
+    return mean, (share * (within + between * (means - centre) ** 2)).sum(0)
 
 
-def merge_by_sums(counts, means, variances):
+def merge_by_sums(counts, means, deviations):
     total = first = second = 0
-    for n, mean, var in zip(counts.tolist(), means.numpy(), variances.numpy(), strict=True):
+    for n, mean, deviation in zip(counts.tolist(), means.numpy(), deviations.numpy(), strict=True):
         if n:
-            total, first, second = total + n, first + n * mean, second + n * (var + mean**2)
+            total, first = total + n, first + n * mean
+            second = second + n * mean**2 + (n - 1) * np.nan_to_num(deviation) ** 2
     return first / total, second / total - (first / total) ** 2
 
 
-def merge_one_by_one(counts, means, variances):
-    n, mean, var = 0.0, torch.zeros(4), torch.zeros(4)
-    for m, other, spread in zip(counts, means, variances, strict=True):
+def merge_one_by_one(counts, means, deviations):
+    n, mean, squares = 0.0, torch.zeros(4), torch.zeros(4)
+    for m, other, deviation in zip(counts, means, deviations, strict=True):
         if m > 0:
             step = other - mean
             both = n + m
-            var = (n * var + m * spread + n * m / both * step**2) / both
+            squares = squares + n * m / both * step**2
+            if m > 1:
+                squares = squares + (m - 1) * deviation**2
             mean, n = mean + m / both * step, both
-    return mean, var
+    return mean, squares / n
 
 
-def merge_in_place(counts, means, variances):
-    answer = merge(counts, means, variances)
+def merge_in_place(counts, means, deviations):
+    answer = merge(counts, means, deviations)
     means[0] = answer[0]
     return answer
 
 
-def keeps_nan(counts, means, variances):
+def keeps_nan(counts, means, deviations):
     share = (counts / counts.sum())[:, None]
     mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean) ** 2)).sum(0)
+    return mean, (share * (deviations**2 * (1 - 1 / counts[:, None]) + (means - mean) ** 2)).sum(0)
 
 
-def unbiased(counts, means, variances):
-    mean, var = merge(counts, means, variances)
+def merge_with(change):
+    """With another variance within, from counts (S, 1) and deviations (S, C)."""
+
+    def answer(counts, means, deviations):
+        mean = merge(counts, means, deviations)[0]
+        share = (counts / counts.sum())[:, None]
+        return mean, (share * (change(counts[:, None], deviations) + (means - mean) ** 2)).sum(0)
+
+    return answer
+
+
+def drops_single_numbers(counts, means, deviations):
+    return merge(torch.where(counts > 1, counts, 0.0), means, deviations)
+
+
+def counts_single_numbers_as_nan(counts, means, deviations):
+    there = counts > 0
+    return keeps_nan(counts[there], means[there], deviations[there])
+
+
+def unbiased(counts, means, deviations):
+    mean, var = merge(counts, means, deviations)
     return mean, var * counts.sum() / (counts.sum() - 1)
 
 
 EX11_1_WRONG = {
-    "counts once": lambda n, m, v: (m.mean(0), v.mean(0)),
+    "counts once": lambda n, m, s: (m.mean(0), (s**2).mean(0)),
     "variances were averaged": lambda *a: merge(*a, between=False),
     "around the merged mean": lambda *a: merge(*a, around="plain"),
+    "square them first": merge_with(lambda n, s: s),
+    "divides by n − 1": merge_with(lambda n, s: s**2),
     "unbiased": unbiased,
-    "standard deviation": lambda *a: (merge(*a)[0], merge(*a)[1].sqrt()),
+    "the standard deviation": lambda *a: (merge(*a)[0], merge(*a)[1].sqrt()),
     "turns everything into NaN": keeps_nan,
+    "deviation of NaN": counts_single_numbers_as_nan,
+    "single number counts": drops_single_numbers,
     "changed its inputs": merge_in_place,
     "must change nothing": lambda n, m, v: [part / (1 + (n == 0).sum()) for part in merge(n, m, v)],
     "for each channel": lambda *a: [part.mean() for part in merge(*a)],
@@ -128,6 +156,10 @@ def pushed_back(length, size):
     return [*range(0, length - size, size), length - size]
 
 
+def crowded(length, size):
+    return sorted({round(i * (length - size) / 11) for i in range(12)})
+
+
 EX11_3_WRONG = {
     "beyond the picture": lambda *a: tile(*a, along=lambda n, s: range(0, n, s)),
     "edges are left out": lambda *a: tile(*a, along=lambda n, s: range(0, n - s + 1, s)),
@@ -136,7 +168,10 @@ EX11_3_WRONG = {
     "swapped": lambda h, w, s: [(left, top) for top, left in tile(h, w, s)],
     "in no crop": lambda *a: tile(*a, along=lambda n, s: sorted({0, n - s})),
     "row by row": lambda h, w, s: sorted(tile(h, w, s), key=lambda corner: corner[::-1]),
-    "integers": lambda h, w, s: np.array(tile(h, w, s), dtype=float),
+    "whole numbers": lambda h, w, s: np.array(tile(h, w, s), dtype=float),
+    "shape (N, 2)": lambda h, w, s: [top for top, _ in tile(h, w, s)],
+    "twice": lambda h, w, s: tile(h, w, s) * 2,
+    "lefts make": lambda *a: [c for k, c in enumerate(tile(*a, along=crowded)) if k != 15],
     "start at (0, 0)": lambda h, w, s: tile(h, w, s)[1:] if h > s else tile(h, w, s),
 }
 

@@ -70,7 +70,14 @@ def as_printed(start, batches, loss, steps, lr):
     return out
 
 
+def leaves_a_flag(start, batches, loss, steps, lr):
+    answer = adapt(start, batches, loss, steps, lr)
+    start.requires_grad_(True)
+    return answer
+
+
 EX12_1_WRONG = {
+    "asks for gradients": leaves_a_flag,
     "`start` has changed": as_printed,
     "from step to step": faulty(zero=False),
     "Adam's memory": faulty(memory=True),
@@ -106,6 +113,7 @@ EX12_2_WRONG = {
     "batch of two": lambda s, q, n: both(s, q, n, least=2),
     "weighted by their size": lambda s, q, n: both(s, q, n, weighted=True),
     "last batch of four": lambda s, q, n: both(s, q, n, least=n),
+    "exactly three": lambda s, q, n: both(s, q, n, least=4),
     "knows nothing of batches": lambda s, q, n: (both(s, q, n)[0],) * 2,
     "two numbers": lambda s, q, n: both(s, q, n)[0],
 }
@@ -143,7 +151,17 @@ def with_repeats(parts):
     return scores[rows.argsort(stable=True)]
 
 
+def first_of_the_parts(parts):
+    """Keeps the first of two parts, but the last of two rows in one part."""
+    first = {}
+    for rows, scores in parts:
+        for row, score in dict(zip(rows.tolist(), scores.tolist(), strict=True)).items():
+            first.setdefault(row, score)
+    return torch.tensor([first[i] for i in range(len(first))])
+
+
 EX12_3_WRONG = {
+    "*within* one part": first_of_the_parts,
     "order in which they came": lambda parts: torch.cat([s for _, s in parts]),
     "takes from places": taken,
     "themselves were sorted": lambda parts: torch.cat([s for _, s in parts]).sort().values,
@@ -196,6 +214,9 @@ EX12_4_WRONG = {
     "nearly the original": lambda w, x, ls: grows(distances(w, x, ls)[1:]),
     "the published blur pair": lambda w, x, ls: grows(distances(w, x, ls), 1e-7),
     "fifth of a grey level": lambda w, x, ls: grows(distances(w, x, ls), 0.1 / 255),
+    "are refused": lambda w, x, ls: grows(distances(w, x, ls), 0.6 / 255),
+    "a step of .45": lambda w, x, ls: grows(distances(w, x, ls), 0.44 / 255),
+    "is .45 of a grey level": lambda w, x, ls: grows(distances(w, x, ls)[1:]) and distances(w, x, ls)[1] > 0.2 / 255,
     "a single pixel": lambda w, x, ls: grows([0.0] + [float((w(x, v) - x).abs().max()) for v in ls]),
     "has real steps": lambda w, x, ls: "sigma" not in w.__code__.co_varnames and steps(w, x, ls),
 }

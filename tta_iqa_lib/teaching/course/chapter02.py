@@ -20,14 +20,16 @@ def ex02_1(noise_at):
     images = torch.rand(4, 3, 24, 40, generator=torch.Generator().manual_seed(21), dtype=torch.float64)
     images[1] = 0.02  # clipping at 0 would show here
     wanted = torch.tensor([12.0, 20.0, 33.0, 27.0], dtype=torch.float64)
-    kept = images.clone()
-    made = _tensor(noise_at(images, wanted.clone(), torch.Generator().manual_seed(5)), images.shape)
-    if not torch.equal(images, kept):
-        raise Wrong("your function changed its input; make a new tensor instead of writing into the old one")
-    again = _tensor(noise_at(images, wanted.clone(), torch.Generator().manual_seed(5)), images.shape)
-    if not torch.equal(made, again):
+
+    def made_with(seed):
+        return _tensor(noise_at(images, wanted, torch.Generator().manual_seed(seed)), images.shape)
+
+    made = made_with(5)
+    if not torch.equal(made, made_with(5)):
         raise Wrong("the same generator state gives other noise: pass `generator=generator` to torch.randn")
-    noise = made - kept
+    if torch.equal(made, made_with(6)):
+        raise Wrong("another generator gives the same noise: draw from the generator you are given, not from your own")
+    noise = made - images
     found = -10 * noise.square().mean((1, 2, 3)).log10()
     if not near(found, wanted, 0.01):
         if made.min() >= 0 and made.max() <= 1:
@@ -44,9 +46,12 @@ def ex02_1(noise_at):
     shape = (noise / noise.std((1, 2, 3), keepdim=True)).flatten(1)
     if not near(shape.pow(4).mean(), 3, 0.4):
         raise Wrong("the error is right, but the noise is not Gaussian: use torch.randn")
-    planes = noise.flatten(2)
-    if near(planes[:, 0], planes[:, 1]) or near(shape[0], shape[1]):
-        raise Wrong("each image and each channel needs noise of its own")
+    unit = noise / noise.std((1, 2, 3), keepdim=True)
+    for axis, name in enumerate(("image", "channel", "row", "column")):
+        if float((unit * unit.roll(1, axis)).mean()) > 0.1:  # neighbours would have nothing in common
+            raise Wrong(
+                f"each {name} needs noise of its own: draw a number for each value, torch.randn(images.shape, …)"
+            )
 
 
 def _reference(planes: np.ndarray, tables: np.ndarray, rounding=np.round) -> np.ndarray:
@@ -65,20 +70,17 @@ def ex02_2(quantise):
     planes = 90 * np.sin(rows / 5 + columns / 3 + rng.uniform(0, 6, (3, 1, 1))) + rng.normal(0, 15, (3, 24, 40))
     tables = rng.uniform(5, 60, (3, 8, 8)) * np.array([0.4, 1, 2])[:, None, None]
     planes, tables = torch.from_numpy(planes).float(), torch.from_numpy(tables).float()  # as the chapter's D and TABLE
-    kept = planes.clone()
-    found = _tensor(in_either_precision(quantise, planes, tables.clone()), planes.shape)
-    if not torch.equal(planes, kept):
-        raise Wrong("your function changed its input; make a new tensor instead of writing into the old one")
+    found = _tensor(in_either_precision(quantise, planes, tables), planes.shape)
 
     def reference(tables, *rounding):
-        return _reference(kept.numpy(), tables.numpy(), *rounding)
+        return _reference(planes.numpy(), tables.numpy(), *rounding)
 
     def same(other):
         return (found - torch.as_tensor(other)).abs().mean() < 0.05  # a tie of rounding may fall differently
 
     if same(reference(tables)):
         return
-    if same(kept):
+    if same(planes):
         raise Wrong("nothing has been lost: round the divided frequencies")
     if same(reference(tables, np.floor)) or same(reference(tables, np.trunc)):
         raise Wrong("round to the nearest integer, neither down (floor, //) nor towards zero (int, trunc)")
@@ -86,12 +88,12 @@ def ex02_2(quantise):
         raise Wrong("all images were quantised with the table of the first: each has its own")
     if same(reference(tables.transpose(1, 2))):
         raise Wrong("rows and columns of the table are swapped: D @ block @ D.T, in this order")
-    if found.abs().mean() < 0.3 * kept.abs().mean():
+    if found.abs().mean() < 0.3 * planes.abs().mean():
         raise Wrong("too small: after rounding, multiply by the table again, then transform back")
     blocks = torch.from_numpy(reference(tables)).view(3, 3, 8, 5, 8).transpose(2, 3)
     if same(blocks.reshape(3, 24, 40)):
         raise Wrong("the blocks are right but not back in their places: transpose (2, 3) again before the reshape")
-    if found.abs().max() > 1.5 * kept.abs().max():
+    if found.abs().max() > 1.5 * planes.abs().max():
         raise Wrong("these are frequencies: the way back, D.T @ frequencies @ D, is missing")
     off = float((found - torch.from_numpy(reference(tables))).abs().mean())
     raise Wrong(f"off by {off:.1f} grey levels on average: are the blocks 8×8 squares?")
@@ -99,26 +101,47 @@ def ex02_2(quantise):
 
 @checker("ex02_3")
 def ex02_3(severities_for):
-    """`severities_for(grid (S,), curve (S,) falling, wanted (B,)) -> (B,)`: linear interpolation, ends kept."""
+    """`severities_for(grid (S,), curves (B, S) falling, wanted (B,)) -> (B,)`: linear interpolation, ends kept."""
     grid = torch.tensor([0.0, 0.1, 0.3, 0.6, 1.0], dtype=torch.float64)  # not evenly spaced
-    curve = torch.tensor([1.0, 0.9, 0.6, 0.5, 0.2], dtype=torch.float64)
-    wanted = torch.tensor([0.95, 0.75, 0.55, 0.3, 0.9, 0.6], dtype=torch.float64)
-    expected = torch.tensor([0.05, 0.2, 0.45, 1 - 0.4 / 3, 0.1, 0.3], dtype=torch.float64)
-    found = _tensor(severities_for(grid.clone(), curve.clone(), wanted.clone()), wanted.shape)
+    curves = torch.tensor([[1.0, 0.9, 0.6, 0.5, 0.2], [1.0, 0.7, 0.4, 0.3, 0.1]], dtype=torch.float64)
+    curves = curves[[0, 1, 0, 1, 0, 1]]
+    wanted = torch.tensor([0.95, 0.75, 0.55, 0.38, 0.9, 0.6], dtype=torch.float64)
+    expected = torch.tensor([0.05, 0.25 / 3, 0.45, 0.36, 0.1, 0.5 / 3], dtype=torch.float64)
+    found = _tensor(severities_for(grid, curves, wanted), wanted.shape)
+
+    def each(read):
+        """A rule for one curve and one quality, for all of them."""
+        return [float(read(curve, q)) for curve, q in zip(curves, wanted, strict=True)]
+
     if not close(found, expected):
-        if close(found, np.interp(wanted, grid, curve)):
-            raise Wrong("this reads the curve forwards: quality is the known axis, severity the sought one")
-        if close(found, np.interp(wanted, curve, grid)):
-            raise Wrong("np.interp needs a rising first axis, and quality falls: flip both lists")
-        if close(found, np.interp(wanted, curve.flip(0), grid)):
-            raise Wrong("one list is flipped and the other is not")
-        nearest = grid[(curve[:, None] - wanted).abs().argmin(0)]
-        if all(float(f) in grid.tolist() for f in found) or close(found, nearest):
+        for wrong, reason in (
+            (
+                [np.interp(q, curves[0].flip(0), grid.flip(0)) for q in wanted],
+                "all were read off the first curve: each image has its own",
+            ),
+            (
+                [np.interp(q, curves.mean(0).flip(0), grid.flip(0)) for q in wanted],
+                "all were read off the mean curve: each image has its own",
+            ),
+            (
+                each(lambda c, q: np.interp(q, grid, c)),
+                "this reads the curve forwards: quality is the known axis, severity the sought one",
+            ),
+            (
+                each(lambda c, q: np.interp(q, c, grid)),
+                "np.interp needs a rising first axis, and quality falls: flip both lists",
+            ),
+            (each(lambda c, q: np.interp(q, c.flip(0), grid)), "one list is flipped and the other is not"),
+            (
+                each(lambda c, q: np.interp(q, c.flip(0), np.linspace(1, 0, 5))),
+                "the grid is not evenly spaced: use its values, not their positions",
+            ),
+        ):
+            if close(found, wrong):
+                raise Wrong(reason)
+        if all(float(f) in grid.tolist() for f in found):
             raise Wrong("this picks a point of the grid; interpolate between the two neighbours")
-        evenly = np.interp(wanted, curve.flip(0), np.linspace(1, 0, 5))
-        if close(found, evenly):
-            raise Wrong("the grid is not evenly spaced: use its values, not their positions")
         raise Wrong(f"for {wanted.tolist()} expected {[round(e, 2) for e in expected.tolist()]}")
-    ends = _tensor(severities_for(grid.clone(), curve.clone(), torch.tensor([1.2, 0.05], dtype=torch.float64)), (2,))
-    if not close(ends, [0.0, 1.0]):
+    beyond = torch.tensor([1.2, 0.05], dtype=torch.float64)
+    if not close(_tensor(severities_for(grid, curves[:2], beyond), (2,)), [0.0, 1.0]):
         raise Wrong("a quality that no severity reaches gets the nearest end of the grid: 0 for 1.2, and 1 for 0.05")

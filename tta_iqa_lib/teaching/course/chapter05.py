@@ -6,33 +6,38 @@ from .checker import Wrong, checker, close, near
 
 
 @checker("ex05_1")
-def ex05_1(mix):
-    """`mix(mean_s, var_s, mean_t, var_t, alpha) -> (mean, var)`: the moments of the mixture, checked on real samples."""
+def ex05_1(unmix):
+    """`unmix(mean, var, mean_s, var_s, alpha) -> (mean_t, var_t)`: the batch's moments out of a mixture's, on real samples."""
     generator = torch.Generator().manual_seed(51)
     old = 1 + 0.5 * torch.randn(4, 3000, generator=generator, dtype=torch.float64)
     new = -2 + 2.0 * torch.randn(4, 1000, generator=generator, dtype=torch.float64)
-    arguments = old.mean(1), old.var(1, correction=0), new.mean(1), new.var(1, correction=0)
-    kept = [a.clone() for a in arguments]
     both = torch.cat([old, new], 1)  # α = 1/4: the mixture is simply both sets together
-    mean, var = mix(*arguments, 0.25)
-    if any(not torch.equal(a, b) for a, b in zip(arguments, kept, strict=True)):
-        raise Wrong("your function changed its inputs; make new tensors instead of writing into old ones")
-    if not close(mean, both.mean(1)):
-        if close(mean, 0.25 * arguments[0] + 0.75 * arguments[2]):
+    mean, var, mean_s, var_s = (
+        f(x) for x in (both, old) for f in (lambda x: x.mean(1), lambda x: x.var(1, correction=0))
+    )
+    mean_t, var_t = unmix(mean, var, mean_s, var_s, 0.25)
+    right = new.mean(1), new.var(1, correction=0)
+    if not close(mean_t, right[0]):
+        if close(mean_t, (mean - 0.25 * mean_s) / 0.75):
             raise Wrong("the weights are swapped: alpha is the share of the test batch, not of the source")
-        raise Wrong("the mean is not (1 − alpha)·mean_s + alpha·mean_t")
-    expected = both.var(1, correction=0)
-    if close(var, 0.75 * arguments[1] + 0.25 * arguments[3]):
-        raise Wrong("this is the linear blend of the variances; it misses the spread between the two means")
-    if close(torch.as_tensor(var) ** 2, expected):
-        raise Wrong("this is the standard deviation; BatchNorm keeps the variance")
-    if not close(var, expected):
+        if close(mean_t, 0.75 * mean_s + 0.25 * mean):
+            raise Wrong("this mixes once more; the mixture is given, and the batch is asked for")
+        raise Wrong("the mean is not right: solve equation (2) for the batch's mean")
+    if close(var_t, (var - 0.75 * var_s) / 0.25):
+        raise Wrong("this forgets the spread between the two means, which is part of the mixture's variance")
+    if close(var_t, (var - 0.75 * var_s - 0.25 * 0.75 * (mean - mean_s) ** 2) / 0.25):
         raise Wrong(
-            "the mean is right, the variance is not: work out E[x²] of the mixture first, then subtract the mean squared"
+            "the spread is that between the *batch's* mean and the source's, not between the mixture's and the source's"
         )
-    zero_mean, zero_var = mix(*arguments, 0.0)
-    if not (close(zero_mean, arguments[0]) and close(zero_var, arguments[1])):
-        raise Wrong("alpha = 0 must give the source's moments back")
+    if close(torch.as_tensor(var_t) ** 2, right[1]):
+        raise Wrong("this is the standard deviation; BatchNorm keeps the variance")
+    if not close(var_t, right[1]):
+        raise Wrong(
+            "the mean is right, the variance is not: E[x²] = v + μ² holds for the mixture, the source and the batch"
+        )
+    whole = unmix(*right, mean_s, var_s, 1.0)
+    if not (close(whole[0], right[0]) and close(whole[1], right[1])):
+        raise Wrong("alpha = 1 is the batch alone: its moments must come back as they are")
 
 
 @checker("ex05_2")
@@ -54,6 +59,11 @@ def ex05_2(best_share):
             raise Wrong(
                 "close: this is what James and Stein do when the shift must be estimated; here you know it exactly"
             )
+        if near(answer, expected, 0.02):
+            raise Wrong(
+                f"close, but not the minimum: α = {expected:.5f} for shift {shift}, variance {var} and {count} images, and "
+                f"yours is {answer:.5f}. A search stops at its grid; set the derivative to zero instead"
+            )
         raise Wrong(
             f"for shift {shift}, variance {var} and {count} images the smallest error is at α = {expected:.3f}; yours is "
             f"{answer:.3f}. Write the error as (1 − α)² · … + α² · …, and set its derivative to zero"
@@ -68,15 +78,16 @@ def ex05_3(normalise_groups):
     generator = torch.Generator().manual_seed(53)
     groups = torch.tensor([0, 1, 0, 2, 1, 0])
     x = torch.randn(6, 3, 4, 5, generator=generator) * 2 + groups.view(-1, 1, 1, 1)
-    y = torch.as_tensor(normalise_groups(x.clone(), groups, 0.1))
+    y = torch.as_tensor(normalise_groups(x, groups, 0.1))
     if y.shape != x.shape:
         raise Wrong(f"the answer must have the shape of x, {tuple(x.shape)}; it has {tuple(y.shape)}")
-    expected, singles, unbiased, plain = (torch.empty_like(x) for _ in range(4))
+    expected, singles, unbiased, plain, without = (torch.empty_like(x) for _ in range(5))
     for i, group in enumerate(groups):
         pot = x[groups == group].transpose(0, 1).flatten(1)
         mean, var = pot.mean(1).view(-1, 1, 1), pot.var(1, correction=0).view(-1, 1, 1)
         expected[i] = (x[i] - mean) / (var + 0.1).sqrt()
         plain[i] = (x[i] - mean) / (var.sqrt() + 0.1)
+        without[i] = (x[i] - mean) / var.sqrt()
         unbiased[i] = (x[i] - mean) / (pot.var(1).view(-1, 1, 1) + 0.1).sqrt()
         singles[i] = (x[i] - x[i].mean((1, 2), keepdim=True)) / (
             x[i].var((1, 2), correction=0, keepdim=True) + 0.1
@@ -91,6 +102,8 @@ def ex05_3(normalise_groups):
         raise Wrong("BatchNorm divides by the biased variance: correction=0")
     if close(y, plain):
         raise Wrong("ε is added to the variance, under the root")
+    if torch.allclose(y, without, atol=1e-4):  # so is PyTorch's usual 1e-5
+        raise Wrong("the argument `eps` is not used: the root is that of variance + eps, and here eps is 0.1")
     if sorted(y.flatten().tolist()) == sorted(expected.flatten().tolist()) or close(
         y, torch.cat([expected[groups == g] for g in range(3)])
     ):

@@ -35,7 +35,7 @@ def ex06_1(margin_loss):
         if close(value, wrong):
             raise Wrong(reason)
     if not close(value, expected()):
-        raise Wrong("the value is not the mean of log(1 + exp((d_mild − d_severe + m) / T)), d the Euclidean distances")
+        raise Wrong("the value is not the mean of log(1 + exp((d_mild − d_severe + δ) / τ)), d the Euclidean distances")
 
     far = margin_loss(torch.zeros(1, 2), torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.0, 1.0)
     if not torch.isfinite(torch.as_tensor(far)):
@@ -56,9 +56,13 @@ def ex06_1(margin_loss):
 def ex06_2(choose):
     """`choose(q_mild, q_severe, least) -> (B,)`: the largest signed gap, or -1."""
     gap = torch.tensor(
-        [[0.30, -0.10, 0.02, 0.00, -0.9], [0.10, -0.50, 0.04, -0.30, 0.2], [0.20, 0.06, 0.01, -0.2, 0.1]]
+        [
+            [0.30, -0.10, 0.02, 0.00, -0.9, -0.4],
+            [0.10, -0.50, 0.04, -0.30, 0.2, -0.2],
+            [0.20, 0.06, 0.01, -0.2, 0.1, -0.3],
+        ]
     )
-    q_mild = torch.tensor([[0.5], [0.6], [0.7]]).expand(3, 5)
+    q_mild = torch.tensor([[0.5], [0.6], [0.7]]).expand(3, 6)
 
     def answer(least, columns=slice(None)):
         result = torch.as_tensor(choose(q_mild[:, columns], q_mild[:, columns] - gap[:, columns], least))
@@ -71,7 +75,7 @@ def ex06_2(choose):
         return [int(v) for v in result]
 
     found = answer(0.05)
-    if found == [0, 1, -1, 1, 0]:
+    if found == [0, 1, -1, 1, 0, 0]:
         raise Wrong(
             "this takes the absolute gap: it picks kinds that the source orders confidently the wrong way round"
         )
@@ -81,9 +85,17 @@ def ex06_2(choose):
         raise Wrong(
             "the kinds are ordered the wrong way round: the mild copy should score higher, q_mild − q_severe > 0"
         )
-    if found != [0, 2, -1, -1, 1]:
-        raise Wrong(f"the gaps are {gap.tolist()}; with least=0.05 the choice should be [0, 2, -1, -1, 1], not {found}")
-    if answer(-1.0) != [0, 2, 1, 0, 1]:
+    if found != [0, 2, -1, -1, 1, -1]:
+        raise Wrong(
+            f"the gaps are {gap.tolist()}; with least=0.05 the choice should be [0, 2, -1, -1, 1, -1], not {found}"
+        )
+    found = answer(-1.0)
+    if found[-1] != 1 and found[:-1] == [0, 2, 1, 0, 1]:
+        raise Wrong(
+            f"the gaps of the last image are {gap[:, -1].tolist()}; with least = −1 its choice is 1, not {found[-1]}: "
+            "`least` may be negative, and so may the largest gap; do not cut gaps off at zero"
+        )
+    if found != [0, 2, 1, 0, 1, 1]:
         raise Wrong("`least` is not used: with least = −1 every image has a kind that exceeds it")
     q = torch.full((2, 3), 0.5)
     if [int(v) for v in torch.as_tensor(choose(q, q, 0.0))] != [-1, -1, -1]:
@@ -115,6 +127,16 @@ def ex06_3(degenerate):
     found = [bool(v) for v in result]
     if found == [False, True, True, False, True, True, True, True]:
         raise Wrong("True and False are swapped: True means that the pair teaches nothing")
+    if not found[0]:
+        raise Wrong(
+            "pair 0 is the same picture twice, to a hundredth, and yours says that it teaches something: compare the copies "
+            "with *each other*, rms(severe − mild), with share × rms(severe − image)"
+        )
+    if found[4]:
+        raise Wrong(
+            "pair 4 is a good one, with copies as far from each other as two thirds of the severe distance: `share` = 0.1 of "
+            "that distance is the limit, above it a pair is not degenerate"
+        )
     if found[1]:
         raise Wrong(
             "two copies that are equally far from the image, or whose differences cancel, can still be different pictures: "

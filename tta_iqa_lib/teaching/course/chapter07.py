@@ -3,13 +3,29 @@
 import math
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .checker import Wrong, checker, close
 
 
+class _Calls(TorchFunctionMode):
+    """Notes the names of the functions of PyTorch that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+READY_MADE = {"logsumexp", "logaddexp", "log_softmax", "softmax", "cross_entropy", "softplus", "logsigmoid"}
+
+
 @checker("ex07_1")
 def ex07_1(log_ratio):
-    """`log_ratio(positive, negatives, temperature) -> (B,)`: equation (1) of the chapter, at any temperature."""
+    """`log_ratio(positive, negatives, temperature) -> (B,)`: equation (1) at any temperature, with max, exp and log alone."""
     positive = torch.tensor([0.5, -0.2], dtype=torch.float64)
     negatives = torch.tensor([[0.1, 0.4, -0.6], [0.3, 0.3, 0.9]], dtype=torch.float64)
     tau = 0.5
@@ -18,7 +34,8 @@ def ex07_1(log_ratio):
         rows = zip(positive.tolist(), negatives.tolist(), strict=True)
         return [combine(math.exp(p / tau), [math.exp(s / tau) for s in row]) for p, row in rows]
 
-    found = torch.as_tensor(log_ratio(positive, negatives, tau))
+    with _Calls() as calls:
+        found = torch.as_tensor(log_ratio(positive, negatives, tau))
     if found.shape != (2,):
         raise Wrong(f"one number for each image: expected shape (2,), got {tuple(found.shape)}")
     expected = by_hand(lambda p, row: math.log(p / (p + sum(row))))
@@ -37,13 +54,17 @@ def ex07_1(log_ratio):
         raise Wrong(
             "the value is not log r with every similarity divided by the temperature; equation (3) has the steps"
         )
-    cold = torch.as_tensor(log_ratio(torch.tensor([1.0, -1.0]), torch.tensor([[0.9, 1.0], [1.0, -1.0]]), 0.001))
+    rows = torch.tensor([1.0, -1.0, -0.5]), torch.tensor([[0.9, 1.0], [1.0, -1.0], [-0.6, -0.5]])
+    cold = torch.as_tensor(log_ratio(*rows, 0.001))
     if not torch.isfinite(cold).all():
         raise Wrong(
-            "at a temperature of 0.001 it overflows, or takes the logarithm of zero: stay with logarithms throughout"
+            "at a temperature of 0.001 it overflows, or takes the logarithm of zero: before the exponential subtract, in "
+            "each row, the largest of the positive and the negatives"
         )
-    if not close(cold, [-math.log(2), -2000.0]):
+    if not close(cold, [-math.log(2), -2000.0, -math.log(2)]):
         raise Wrong("at a temperature of 0.001 the value is wrong; is something clamped or rounded on the way?")
+    if used := calls.names & READY_MADE:
+        raise Wrong(f"right, with `{min(used)}` ready made; now write it yourself, with max, exp, sum and log")
 
 
 @checker("ex07_2")
@@ -70,6 +91,8 @@ def ex07_2(groups):
         raise Wrong(
             "each group has at least two images, also where fraction · B is smaller: every image needs a positive"
         )
+    if answer([0.1, 0.4, 0.2, 0.3], 0.25) != ([0, 2], [1, 3]):
+        raise Wrong("four images are two groups of two: refuse only if 2k is *larger* than the number of images")
     if answer([0.1, 0.2, 0.3], 0.25) != ([], []):
         raise Wrong("three images cannot form two groups of two without sharing one: return two empty tensors")
     if answer([0.5] * 8, 0.25) != ([], []):

@@ -6,7 +6,7 @@ from torch import nn
 from .checker import Wrong, checker
 
 
-@checker("ex08_1")
+@checker("ex08_1", may_write=True)
 def ex08_1(episodic):
     """`episodic(start, batches, adapt, score) -> [scores]`: every batch starts from the same state."""
 
@@ -46,7 +46,7 @@ def ex08_1(episodic):
         )
 
 
-@checker("ex08_2")
+@checker("ex08_2", may_write=True)
 def ex08_2(borrowed):
     """`borrowed(model, images, change) -> scores`: scores of the changed model; afterwards it is as it was, come what may."""
 
@@ -64,10 +64,23 @@ def ex08_2(borrowed):
     def kept(model):
         return model.weight.eq(2).all() and model.running_mean.eq(1).all()
 
+    def check_state(model):
+        """What a state_dict does not hold."""
+        if model.training:
+            raise Wrong("the model came in evaluation mode and is in training mode now: put that back, too")
+        if not all(p.requires_grad for p in model.parameters()):
+            raise Wrong("the parameters no longer ask for gradients (requires_grad): put that back, too")
+        if any(p.grad is not None for p in model.parameters()):
+            raise Wrong("the parameters hold gradients now (.grad); none were there before")
+
     images = torch.arange(6.0).view(3, 2)
     model, reference = fresh(), fresh()
     change(reference)
+    enabled = torch.is_grad_enabled()
     scores = torch.as_tensor(borrowed(model, images, change))
+    if torch.is_grad_enabled() != enabled:
+        torch.set_grad_enabled(enabled)
+        raise Wrong("gradients are switched off for the caller, too, from now on: use `with torch.no_grad():`")
     if torch.equal(scores, fresh()(images)):
         raise Wrong("these are the scores of the unchanged model: call `change(model)` before you score")
     if not torch.allclose(scores, reference(images)):
@@ -78,6 +91,7 @@ def ex08_2(borrowed):
         )
     if not kept(model):
         raise Wrong("the parameters are back, BatchNorm's running mean is not: buffers are part of the state, too")
+    check_state(model)
 
     class OutOfMemory(RuntimeError):
         pass
@@ -91,12 +105,13 @@ def ex08_2(borrowed):
         borrowed(model, images, fail)
     except OutOfMemory:
         pass
-    except NotImplementedError:  # nothing was returned
+    except Wrong:  # nothing was returned
         raise swallowed from None
     else:
         raise swallowed
     if not kept(model):
         raise Wrong("when `change` fails half-way, the model stays changed: restore in a `finally`")
+    check_state(model)
 
 
 @checker("ex08_3")

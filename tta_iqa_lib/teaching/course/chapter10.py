@@ -10,7 +10,7 @@ def ex10_1(calibrate):
     """`calibrate(ratios, false_alarms) -> threshold`: as many unshifted batches at or above it as are tolerated."""
     generator = np.random.default_rng(101)
     ratios = generator.gamma(1.5, 1.0, 2000)
-    answer = float(calibrate(ratios.copy(), 0.05))
+    answer = float(calibrate(ratios, 0.05))
     alarms = float((ratios >= answer).mean())
     if abs(alarms - 0.95) < 0.01:
         raise Wrong("95 % of the unshifted batches would be adapted: the threshold is at the wrong end")
@@ -20,7 +20,7 @@ def ex10_1(calibrate):
         raise Wrong("no alarm at all: that also misses shifts; the tolerated share is yours to use")
     if not 0.04 <= alarms <= 0.06:
         raise Wrong(f"{alarms:.1%} of the unshifted batches lie at or above your threshold; 5 % were asked for")
-    stricter = float(calibrate(ratios.copy(), 0.01))
+    stricter = float(calibrate(ratios, 0.01))
     if not 0.005 <= float((ratios >= stricter).mean()) <= 0.015:
         raise Wrong("right for 5 %, not for 1 %: use the second argument")
 
@@ -31,7 +31,7 @@ def ex10_2(correct):
     cases = [[0.01, 0.04, 0.03, 0.005], [0.2, 0.001], [0.02, 0.02, 0.02], [0.6, 0.9]]
     expected = [[0.03, 0.06, 0.06, 0.02], [0.2, 0.002], [0.06, 0.06, 0.06], [1.0, 1.0]]
     for p_values, right in zip(cases, expected, strict=True):
-        answer = [float(v) for v in correct(list(p_values))]
+        answer = [float(v) for v in correct(p_values)]
         if near(answer, right, 1e-9):
             continue
         count = len(p_values)
@@ -53,7 +53,7 @@ def ex10_3(chance):
     pictures = np.repeat([7, 3, 9, 1, 4], 4)
     own = dict(zip((7, 3, 9, 1, 4), generator.normal(0, 1, (5, 3)), strict=True))
     means = np.array([own[p] for p in pictures]) + generator.normal(0, 0.2, (20, 3))
-    answer = np.asarray(chance(means.copy(), pictures.copy()), dtype=float)
+    answer = np.asarray(chance(means, pictures), dtype=float)
     if answer.shape != (3,):
         raise Wrong(f"one number a channel is asked for, so the shape is (3,); yours is {answer.shape}")
     by_picture = np.array([means[pictures == p].mean(0) for p in np.unique(pictures)])

@@ -12,7 +12,7 @@ from .checker import Wrong, checker, close, near
 
 @checker("ex11_1")
 def ex11_1(merge_moments):
-    """`merge_moments(counts, means, variances) -> (mean, variance)`: compared with the moments of all numbers together."""
+    """`merge_moments(counts, means, deviations) -> (mean, variance)`: compared with the moments of all numbers together."""
     generator = torch.Generator().manual_seed(111)
     shards = [
         offset + scale * torch.randn(n, 4, generator=generator, dtype=torch.float64)
@@ -21,11 +21,8 @@ def ex11_1(merge_moments):
     everything = torch.cat(shards)
     counts = torch.tensor([len(s) for s in shards], dtype=torch.float64)
     means = torch.stack([s.mean(0) for s in shards])
-    variances = torch.stack([s.var(0, correction=0) for s in shards])
-    kept = [t.clone() for t in (counts, means, variances)]
-    mean, var = merge_moments(counts, means, variances)
-    if any(not torch.equal(a, b) for a, b in zip((counts, means, variances), kept, strict=True)):
-        raise Wrong("your function changed its inputs; make new tensors instead of writing into old ones")
+    deviations = torch.stack([s.std(0) for s in shards])  # with n − 1
+    mean, var = merge_moments(counts, means, deviations)
     if np.shape(mean) != (4,) or np.shape(var) != (4,):
         raise Wrong("expected a mean and a variance for each channel, (C,) each")
     mean, var = (torch.as_tensor(part, dtype=torch.float64) for part in (mean, var))
@@ -35,30 +32,46 @@ def ex11_1(merge_moments):
     if not close(mean, everything.mean(0)):
         raise Wrong("the mean is not that of all numbers together: the sum of n_i / n · mean_i")
     expected = everything.var(0, correction=0)
-    if close(var, variances.mean(0)) or close(var, (share * variances).sum(0)):
-        raise Wrong("the variances were averaged: the spread between the machines' means is missing")
+    biased = torch.stack([s.var(0, correction=0) for s in shards])
+    for within in (biased, deviations**2):
+        if close(var, within.mean(0)) or close(var, (share * within).sum(0)):
+            raise Wrong("the variances were averaged: the spread between the machines' means is missing")
+        if close(var, (share * (within + (means - means.mean(0)) ** 2)).sum(0)) or close(
+            var, (share * within).sum(0) + ((means - mean) ** 2).mean(0)
+        ):
+            raise Wrong(
+                "the spread between the means must be taken around the merged mean, and weighted by n_i / n as well"
+            )
+    between = (share * (means - mean) ** 2).sum(0)
+    if close(var, (share * deviations).sum(0) + between):
+        raise Wrong("standard deviations do not add up: square them first")
+    if close(var, (share * deviations**2).sum(0) + between):
+        raise Wrong(
+            "torch.std divides by n − 1: a machine's sum of squares is (n_i − 1) · deviation², not n_i times it"
+        )
     if close(var, everything.var(0)):
         raise Wrong("this is the unbiased variance, with n − 1; BatchNorm's is biased")
-    if close(var, (share * (variances + (means - means.mean(0)) ** 2)).sum(0)) or close(
-        var, (share * variances).sum(0) + ((means - mean) ** 2).mean(0)
-    ):
-        raise Wrong(
-            "the spread between the means must be taken around the merged mean, and weighted by n_i / n as well"
-        )
     if close(torch.as_tensor(var) ** 2, expected):
         raise Wrong("this is the standard deviation; BatchNorm keeps the variance")
     if not close(var, expected):
         raise Wrong("the mean is right, the variance is not: the variance within, plus the spread between the means")
-    nothing = torch.full((1, 4), float("nan"), dtype=torch.float64)
-    answer = merge_moments(
-        torch.cat([counts, torch.zeros(1, dtype=torch.float64)]),
-        torch.cat([means, nothing]),
-        torch.cat([variances, nothing]),
-    )
+
+    def with_another(shard):
+        parts = (counts, torch.tensor([float(len(shard))])), (means, shard.mean(0)[None]), (deviations, nan)
+        return merge_moments(*(torch.cat(part) for part in parts))
+
+    nan = torch.full((1, 4), float("nan"), dtype=torch.float64)
+    answer = with_another(everything[:0])
     if any(np.isnan(np.asarray(part)).any() for part in answer):
         raise Wrong("a machine without images turns everything into NaN: zero times NaN is NaN, so leave it out first")
     if not (close(answer[0], mean) and close(answer[1], expected)):
         raise Wrong("a machine without images must change nothing")
+    one = torch.full((1, 4), 7.0, dtype=torch.float64)
+    answer, together = with_another(one), torch.cat([everything, one])
+    if any(np.isnan(np.asarray(part)).any() for part in answer):
+        raise Wrong("a machine with a single number has a deviation of NaN, as torch.std gives; its variance is 0")
+    if not (close(answer[0], together.mean(0)) and close(answer[1], together.var(0, correction=0))):
+        raise Wrong("a machine with a single number counts: it has a mean, and a variance of 0")
 
 
 TABLE = """observers,dmos,comment,picture
@@ -118,7 +131,11 @@ def ex11_3(tile):
         corners = np.asarray(tile(height, width, size))
         where = f"for a picture of {height} × {width} and crops of {size}"
         if corners.ndim != 2 or corners.shape[1] != 2 or not np.issubdtype(corners.dtype, np.integer):
-            raise Wrong(f"expected integers (N, 2), top and left; got {corners.dtype} {corners.shape} {where}")
+            if corners.ndim == 2 and corners.shape[1] == 2:
+                raise Wrong(
+                    f"corners are places of pixels, whole numbers; got {corners.dtype} {where}: round, then int"
+                )
+            raise Wrong(f"expected a list of N corners (top, left), shape (N, 2); got shape {corners.shape} {where}")
         tops, lefts = np.unique(corners[:, 0]), np.unique(corners[:, 1])
         if corners.min() < 0 or tops.max() > height - size or lefts.max() > width - size:
             inside = lefts.max() <= height - size and tops.max() <= width - size
@@ -135,13 +152,23 @@ def ex11_3(tile):
         if not covered.all():
             raise Wrong(f"{(~covered).mean():.0%} of the pixels lie in no crop {where}")
         need = math.ceil(height / size), math.ceil(width / size)
+        if len(np.unique(corners, axis=0)) < len(corners):
+            raise Wrong(f"a crop stands in the list twice {where}")
         if len(corners) != len(tops) * len(lefts):
-            raise Wrong(f"a crop stands in the list twice, or a place of the grid is missing {where}")
+            raise Wrong(
+                f"{len(tops)} tops and {len(lefts)} lefts make {len(tops) * len(lefts)} crops, not {len(corners)} {where}"
+            )
         if (len(tops), len(lefts)) != need:
-            raise Wrong(f"{len(tops)} × {len(lefts)} crops, where {need[0]} × {need[1]} would do {where}")
+            raise Wrong(
+                f"{len(tops)} rows and {len(lefts)} columns of crops, where {need[0]} and {need[1]} would do {where}: "
+                "as few as possible is length / size, rounded up"
+            )
         for starts in (tops, lefts):
             gaps = np.diff(starts)
             if len(gaps) and gaps.max() - gaps.min() > 1:
-                raise Wrong(f"the crops are not spread evenly {where}: their steps are {gaps.tolist()}")
+                raise Wrong(
+                    f"the crops are not spread evenly {where}: the steps from one to the next are {gaps.tolist()}, and may "
+                    "differ by one pixel at most"
+                )
         if not np.array_equal(corners, [(top, left) for top in tops for left in lefts]):
             raise Wrong("the crops must come row by row: all of the first row, from left to right, then the next")

@@ -31,7 +31,7 @@ def _adam(start, batches, loss, steps, lr, memory=False, gradients: bool | str =
     return torch.stack(out)
 
 
-@checker("ex12_1")
+@checker("ex12_1", may_write=True)
 def ex12_1(adapt):
     """`adapt(start (D,), batches, loss, steps, lr) -> (N, D)`: episodic Adam, compared with its formulas written out."""
     generator = torch.Generator().manual_seed(121)
@@ -50,6 +50,10 @@ def ex12_1(adapt):
         raise Wrong(
             "`start` has changed: `p.data = start.data` shares its memory; work on `start.detach().clone()`, and give back "
             "`p` of each batch as a copy"
+        )
+    if given.requires_grad:
+        raise Wrong(
+            "`start` now asks for gradients: `requires_grad_` changes the tensor that it is called on; call it on a copy"
         )
     if answer.shape != (3, 4):
         raise Wrong(f"expected one row of parameters a batch, shape (3, 4); got {tuple(answer.shape)}")
@@ -110,6 +114,9 @@ def ex12_2(averaged_and_pooled):
         raise Wrong("a last batch of four was left out; only batches of fewer than three are")
     if not close(uneven[0], (one + two) / 2):
         raise Wrong("the average within the batches is not right for a last batch of four images")
+    of_three = averaged_and_pooled(torch.tensor(scores[:9]), torch.tensor(quality[:9]), 6)
+    if not close(of_three[0], (one + srcc(scores[6:9], quality[6:9])) / 2):
+        raise Wrong("a last batch of exactly three images counts: only batches of *fewer* than three are left out")
 
 
 @checker("ex12_3")
@@ -138,6 +145,10 @@ def ex12_3(in_step):
         raise Wrong("a row came twice, and its last score was kept; keep the first")
     if not close(answer, true):
         raise Wrong("with a row that comes twice the scores are wrong: keep the first score of each row")
+    for row in (2, 3):
+        inside = [(torch.tensor([row, row]), torch.tensor([float(true[row]), 9.0])), *parts]
+        if not close(torch.as_tensor(in_step(inside)).float(), true):
+            raise Wrong("a row came twice *within* one part, and its later score was kept; keep the first")
 
 
 @checker("ex12_4")
@@ -175,6 +186,14 @@ def ex12_4(steps_are_real):
             [2, 2.2, 2.4, 2.8],
             False,
             "steps of a fifth of a grey level pass; at least half a grey level is needed",
+        ),
+        (shifted, [0.55, 1.1, 1.65], True, "steps of .55 of a grey level are refused; half a grey level is enough"),
+        (shifted, [2, 2.45], False, "a step of .45 of a grey level passes; at least half a grey level is needed"),
+        (
+            shifted,
+            [0.45, 2],
+            False,
+            "the first level is .45 of a grey level from the original; half a grey level is needed",
         ),
         (one_pixel, [40, 90], False, "a single pixel changes, and you answered True: take the mean over all pixels"),
         (blurred, [0.5, 1.0, 3.0], True, "a Gaussian blur of 0.5, 1 and 3 pixels has real steps"),

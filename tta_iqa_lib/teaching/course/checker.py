@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,15 +27,41 @@ class Verdict:
         return f"{sign} {self.exercise}: {self.status}" + (f": {self.message}" if self.message else "")
 
 
-def checker(exercise: str) -> Callable:
-    """Turn a function that raises `Wrong` into one that answers with a `Verdict`."""
+def _unchanged(before, after) -> bool:
+    """Are tensors, arrays, and lists and dictionaries of them the same, NaN for NaN? Anything else counts as unchanged."""
+    if isinstance(before, (torch.Tensor, np.ndarray)):
+        if before.shape != after.shape or getattr(before, "requires_grad", 0) != getattr(after, "requires_grad", 0):
+            return False
+        return bool(((before == after) | ((before != before) & (after != after))).all())
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_unchanged(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(_unchanged, before, after))
+    return not isinstance(before, (int, float, str)) or before == after
+
+
+def checker(exercise: str, may_write: bool = False) -> Callable:
+    """Turn a function that raises `Wrong` into one that answers with a `Verdict`.
+
+    The reader's function must leave its arguments alone, unless it `may_write` into them; then the test looks after them.
+    """
 
     def decorate(test: Callable) -> Callable:
         def run(answer: Callable) -> Verdict:
+            answered = False
+
             def call(*arguments):
+                nonlocal answered
+                data = [a for a in arguments if isinstance(a, (torch.Tensor, np.ndarray, list, dict))]
+                kept = [] if may_write else copy.deepcopy(data)
                 value = answer(*arguments)
                 if value is None or value is Ellipsis:
+                    if answered:
+                        raise Wrong("for one of the inputs your function returned nothing (None): it must answer each")
                     raise NotImplementedError
+                answered = True
+                if not all(map(_unchanged, kept, data)):
+                    raise Wrong("your function changed its inputs; make new ones instead of writing into the old ones")
                 return value
 
             try:

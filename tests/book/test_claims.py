@@ -1,0 +1,112 @@
+"""What the chapters say of differences, held against data/results: the sign of each, and whether its interval holds zero.
+
+A sentence about a difference names it here. So whoever measures anew learns which sentences no longer stand.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tta_iqa_lib.experiments import analysis
+
+results = cache(analysis.read_results)
+
+# chapter, stored results, method, minus, targets, batch size, and where the 95 % interval lies: above, below, or about zero
+DIFFERENCES = [
+    (6, "headline", "rank", "source", "headline", 32, "above"),
+    (6, "headline", "rank", "bn-blend", "headline", 32, "about"),
+    (6, "faults", "fault-box-blur", "published", "target/dusk", 32, "about"),
+    (7, "headline", "gc", "bn-blend", "headline", 32, "about"),
+    (7, "headline", "gc", "bn-blend", "headline", 8, "below"),
+    (7, "faults", "fault-log-mean", "published", "target/dusk", 32, "about"),
+    (9, "recipe", "recipe", "source", "headline", 32, "above"),
+    (9, "recipe", "recipe", "source", "headline", 8, "above"),
+    (9, "levers", "lever-all layers", "recipe-open", "headline", 32, "below"),
+    (9, "levers", "lever-all layers", "recipe-open", "headline", 8, "below"),
+    (9, "recipe", "bn-batch", "source", "target/unseen", 32, "below"),
+    (9, "recipe", "bn-batch", "source", "target/unseen", 8, "below"),
+    (9, "recipe", "recipe", "source", "target/unseen", 32, "about"),
+    (9, "recipe", "recipe", "source", "target/unseen", 8, "about"),
+    (9, "fair", "rank+gc", "source", "source/test", 32, "about"),
+    (9, "fair", "bn-batch", "source", "source/test", 32, "about"),
+    (12, "faults", "fault-train-mode", "published", "headline", 32, "above"),
+    (12, "faults", "fault-no-zero-grad", "published", "headline", 32, "about"),
+    (12, "faults", "fault-box-blur", "published", "headline", 32, "about"),
+    (12, "gc-off", "fault-gc-off-after-three", "published", "headline", 32, "below"),
+    (12, "gc-off", "control-gc-off-after-three", "published-control", "headline", 32, "below"),
+    (12, "fair", "published", "published-control", "headline", 32, "below"),
+]
+
+
+@pytest.mark.parametrize(("chapter", "name", "method", "minus", "targets", "size", "where"), DIFFERENCES)
+def test_an_interval_lies_where_the_chapter_says(chapter, name, method, minus, targets, size, where):
+    found = analysis.stored_difference(results(name), method, minus, targets, size)
+    lies = "above" if found.low > 0 else "below" if found.high < 0 else "about"
+    assert lies == where, f"chapter {chapter} says otherwise: {method} minus {minus} is {found.signed()}"
+
+
+def srcc(name: str, method: str, target: str, size: int) -> float:
+    return analysis.mean_srcc(results(name), method, target, size)
+
+
+def test_a_fixed_share_does_better_at_dusk_and_shrink_where_nothing_has_shifted():
+    """Chapter 5: at every size, and in batches of one, two and four."""
+    for size in results("ema")["about"]["grid"]["batch_sizes"]:
+        assert srcc("alpha", "alpha-0.3", "target/dusk", size) > srcc("ema", "bn-blend", "target/dusk", size)
+    for size in (1, 2, 4):
+        assert srcc("alpha", "alpha-0.3", "source/test", size) < srcc("ema", "bn-blend", "source/test", size) - 0.02
+
+
+def test_with_four_images_batch_moments_gain_nothing_and_the_recipe_keeps_most():
+    """Chapter 9, predict first."""
+    at_dusk, at_home = (
+        srcc("ema", "bn-batch", t, 4) - srcc("ema", "source", t, 4) for t in ("target/dusk", "source/test")
+    )
+    assert abs(at_dusk) < 0.01 and at_home < -0.1
+    shuffled = [srcc("sizes-shuffled", "recipe", "target/dusk", size) for size in (4, 32)]
+    of_four, of_32 = (value - srcc("sizes-shuffled", "source", "target/dusk", 32) for value in shuffled)
+    assert of_four > 0.6 * of_32 > 0
+
+
+def test_in_large_batches_the_recipe_loses_on_unseen_distortions():
+    """Chapter 9, where it fails."""
+    recipe, source = (srcc("sizes-shuffled", method, "target/unseen", 64) for method in ("recipe", "source"))
+    assert recipe < source - 0.03
+
+
+def test_steps_of_the_score_order_hardly_move_the_ranking_and_then_lower_it():
+    """Chapter 8: neither at dusk nor on unshifted images does it rise."""
+    for target in ("target/dusk", "source/test"):
+        one, three, twenty = (
+            srcc("steps", f"steps-{n}", target, 32) - srcc("steps", "steps-0", target, 32) for n in (1, 3, 20)
+        )
+        assert abs(one) < 0.003 and -0.01 < three < 0.001 and twenty < -0.03
+
+
+def test_the_anchored_loss_gains_where_the_source_is_worse_than_the_blend():
+    """Chapter 10: its gains after one showing are no way back to the source."""
+    for target in ("target/dusk", "target/haze-physical"):
+        blend = srcc("streams", "bn-blend", target, 32)
+        assert (
+            srcc("streams", "stream-order+anchor-1", target, 32) > blend > srcc("streams", "source", target, 32) + 0.05
+        )
+
+
+def test_mending_lowers_the_score_on_ten_of_the_eleven_shifted_targets():
+    """Chapter 12: in ten rows of its last figure both other versions lie to the right of the mended one."""
+    fair = results("fair")
+    right = [
+        min(srcc("fair", m, t, 32) for m in ("reference", "bn-batch")) > srcc("fair", "published", t, 32)
+        for t in analysis.headline_targets(fair)
+    ]
+    assert (sum(right), len(right)) == (10, 11)
+
+
+def test_on_opinions_the_recipe_gains_on_other_databases_and_not_surely_in_other_light():
+    """Welcome, chapters 9 and 11."""
+    lines = results("opinions-reduced")["summary"]
+    found = {x["on"]: x for x in lines if (x["method"], x["minus"], x["batch_size"]) == ("recipe", "source", 32)}
+    assert found["test: database"]["low"] > 0
+    assert all(found[on]["low"] < 0 < found[on]["value"] for on in ("test: light", "test: none"))
+    assert np.isfinite(found["test: shifted"]["value"])

@@ -26,8 +26,8 @@ test: $(READY) ## check the code, the notebooks and the built pages
 	$(BIN)/python book/tools.py build
 	$(BIN)/python -m pytest tests/site -rs
 
-test-bridges: .venv-bridges/.ready ## check metrics of pyiqa and torchmetrics (pyiqa: no commercial use)
-	$(ONE) .venv-bridges/bin/python -m pytest tests/bridges
+test-bridges: .venv-bridges/.ready ## check metrics of pyiqa and torchmetrics (pyiqa: no commercial use), and Ray
+	$(ONE) .venv-bridges/bin/python -m pytest tests/bridges tests/apps/test_clusters.py
 
 NBGRADER := _build/nbgrader
 test-nbgrader: $(READY) ## grade an assignment with nbgrader, too, in an environment of its own
@@ -71,6 +71,6 @@ $(READY): pyproject.toml requirements.lock
 # An environment of its own: its packages are no dependency. openai-clip, which pyiqa brings, needs an old setuptools.
 .venv-bridges/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-bridges
-	.venv-bridges/bin/python -m pip install -e . pytest nbval openpyxl pyiqa "torchmetrics[image,multimodal]"
+	.venv-bridges/bin/python -m pip install -e ".[ray]" pytest nbval openpyxl pyiqa "torchmetrics[image,multimodal]"
 	.venv-bridges/bin/python -m pip install "setuptools<70"
 	touch $@

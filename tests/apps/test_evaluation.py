@@ -20,6 +20,7 @@ import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.apps.evaluation import compare, score_database
+from tta_iqa_lib.apps.scorers import Scorer
 from tta_iqa_lib.datasets.databases import from_csv
 from tta_iqa_lib.imaging.distortions import distort
 from tta_iqa_lib.imaging.files import read_image
@@ -220,6 +221,65 @@ def test_the_command_compares_and_writes_what_it_compared(table):
     assert old == pytest.approx(Adapter(model).run(images).source_scores.tolist(), abs=1e-4)
     turned = run("evaluate", table, *options, "--lower-is-better")
     assert re.search(r"^SRCC +-", turned.stdout, re.MULTILINE) != re.search(r"^SRCC +-", result.stdout, re.MULTILINE)
+
+
+def printed(stdout: str, database: str, other: str, method: str) -> list[float]:
+    """SRCC of the other and of the method, and their difference, as they stand under a database's name."""
+    block = stdout[stdout.index(f"{database}: ") :]
+    line = re.search(rf"^ +{re.escape(other)} +{re.escape(method)} +difference\nSRCC (.*)$", block, re.MULTILINE)[1]
+    return [float(number) for number in re.findall(r"([+-]?\d\.\d+) \[", line)]
+
+
+def test_several_methods_on_several_databases_each_beside_its_control(table):
+    fewer = table.with_name("fewer.csv")
+    fewer.write_text("\n".join(table.read_text().split("\n")[:13]))
+    out, options = table.parent / "out.csv", ("--path-column", "picture", "--score-column", "mos", "--crops", 1)
+    methods = ("--method", "rank+gc", "--method", "bn-blend", "--method", "ema")
+    result = run("evaluate", table, fewer, *options, *methods, "--batch-size", 8, "--csv", out)
+    assert result.exit_code == 0, result.output
+    found = {}
+    for row in csv.DictReader(out.open()):
+        found.setdefault((row["database"], row["method"]), []).append(row)
+    assert {key: len(rows) for key, rows in found.items()} == {
+        (name, method): count for name, count in (("table", 16), ("fewer", 12)) for method in methods[1::2]
+    }
+    srccs = {k: srcc(*([float(r[name]) for r in rows] for name in ("score", "opinion"))) for k, rows in found.items()}
+    for name in ("table", "fewer"):
+        new, old = (srccs[name, method] for method in ("rank+gc", "bn-blend"))
+        assert printed(result.stdout, name, "bn-blend", "rank+gc") == pytest.approx([old, new, new - old], abs=6e-3)
+        assert printed(result.stdout, name, "source model", "ema")[1] == pytest.approx(srccs[name, "ema"], abs=6e-3)
+    assert "table: 16 images" in result.stdout and result.stdout.count("rank+gc: adapted to 2 of 2 batches") == 2
+    assert result.stdout.count("bn-blend                rank+gc") == 2
+
+
+def test_a_stream_is_scored_whole_and_not_kept(table):
+    database, model = from_csv(table, "picture", "mos"), load_source_model()
+    options = {"batch_size": 4, "crops": 1, "method": "ema"}
+    whole = list(score_database(model, database, **options))
+    assert not (table.parent / "cache" / "evaluate").exists()
+    stream = Scorer(model, "ema")
+    for rows in whole:
+        images = torch.stack([read_image(row.path) for row in rows])
+        assert [row.score for row in rows] == pytest.approx(stream(images).scores, abs=1e-6)
+    assert list(score_database(model, database, **options, workers=2)) == whole
+
+
+def test_a_score_that_is_lower_for_the_better_is_turned(table, monkeypatch):
+    (table.parent / "turned.py").write_text(
+        "import helpers, tta_iqa_lib as tta\n"
+        "def up(): return tta.wrap_model(helpers.tiny_mixed(), '6')\n"
+        "def down(): return tta.wrap_model(helpers.tiny_mixed(), '6', higher_is_better=False)\n"
+    )
+    monkeypatch.chdir(table.parent)
+    arguments = ["evaluate", "table.csv", "--path-column", "picture", "--score-column", "mos", "--crops", "1"]
+    up, down = (
+        printed(
+            CliRunner().invoke(app, [*arguments, "--method", "bn-batch", "--model", f"turned:{way}"]).stdout, *between
+        )
+        for between in [("table", "source model", "bn-batch")]
+        for way in ("up", "down")
+    )
+    assert up[0] != 0 and down == [-number for number in up]
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(table):

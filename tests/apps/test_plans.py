@@ -4,77 +4,26 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from tta_iqa_lib.apps import plans, settings
+from tta_iqa_lib.apps import settings, shards
 from tta_iqa_lib.apps.cli import app
-from tta_iqa_lib.apps.clusters import own_part
-from tta_iqa_lib.apps.plans import Plan, PlanError, Worker, merge, run_shard, score_shard, write_plan
-from tta_iqa_lib.apps.results import HEADER, cells
+from tta_iqa_lib.apps.plans import Plan, PlanError, write_plan
 from tta_iqa_lib.apps.settings import Settings
-from tta_iqa_lib.apps.tables import write_table
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-PROGRAM = "from tta_iqa_lib.apps.cli import app\napp()"
-SLOW = "import time\nfrom tta_iqa_lib.apps import scorers\ntrue = scorers.Scorer.__call__\n"
-SLOW += "scorers.Scorer.__call__ = lambda self, rows: time.sleep(0.2) or true(self, rows)\n" + PROGRAM
-
-
-@pytest.fixture
-def plan(twelve, tmp_path) -> Plan:
-    """Seven batches of two pictures or less."""
-    how = Settings(model="helpers:tiny_scorer", method="rank+gc", batch_size=2, crops=1)
-    return write_plan(tmp_path / "plan.jsonl", sorted(twelve.iterdir()), how)
-
-
-@pytest.fixture
-def whole(twelve, plan, tmp_path) -> bytes:
-    """What `score` gives, in one process and without a plan; on one thread, as a worker has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    command = [
-        "score",
-        twelve,
-        "--method",
-        "rank+gc",
-        "--batch-size",
-        2,
-        "--crops",
-        1,
-        "--model",
-        "helpers:tiny_scorer",
-    ]
-    CliRunner().invoke(app, [*map(str, command), "--out", str(tmp_path / "whole.csv")])
-    torch.set_num_threads(before)
-    content = (tmp_path / "whole.csv").read_bytes()
-    names = [line.split(b",")[0].rsplit(b"/", 1)[-1] for line in content.splitlines()[1:]]
-    assert names == sorted(os.fsencode(path.name) for path in twelve.iterdir())
-    return content
-
-
-def table(plan: Plan) -> bytes:
-    out = plan.path.with_name("merged.csv")
-    write_table(out, HEADER, map(cells, merge(plan).rows))
-    return out.read_bytes()
+from tta_iqa_lib.apps.shards import Worker, merge, run_shard, score_shard
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 9])
-def test_any_number_of_workers_in_any_order_gives_one_table(plan, whole, count):
+def test_any_number_of_workers_in_any_order_gives_one_table(plan, whole, count, merged):
     parts = list(range(count))
     random.Random(count).shuffle(parts)
     for index in parts:
         list(run_shard(plan, index, count, readers=index % 3))
-    assert table(plan) == whole
+    assert merged() == whole
 
 
 def test_a_shard_is_a_function_of_plan_and_part(plan, whole):
@@ -88,7 +37,7 @@ def test_a_shard_is_a_function_of_plan_and_part(plan, whole):
     assert sorted(places) == list(range(plan.images)) and plan.images == 13
 
 
-def test_parts_may_be_cut_anew_and_journals_stirred(plan, whole, monkeypatch):
+def test_parts_may_be_cut_anew_and_journals_stirred(plan, whole, monkeypatch, merged):
     """One of two workers stops half-way; five others do the rest, and nothing twice."""
     first = run_shard(plan, 0, 2)
     next(first), next(first)
@@ -102,7 +51,7 @@ def test_parts_may_be_cut_anew_and_journals_stirred(plan, whole, monkeypatch):
         head, *lines = journal.read_text().split("\n")
         random.Random(0).shuffle(lines)
         journal.write_text("\n".join([head, *lines]))
-    assert table(plan) == whole
+    assert merged() == whole
 
 
 def test_what_is_not_done_is_said(plan):
@@ -176,85 +125,19 @@ def test_a_stream_cannot_be_cut(twelve, tmp_path, method):
 
 
 def test_a_worker_has_the_plan_s_threads_and_gives_them_back(plan, monkeypatch):
-    seen, true = [], plans.score_batches
+    seen, true = [], shards.score_batches
 
     def watched(*arguments):
         for rows in true(*arguments):
             seen.append(torch.get_num_threads())
             yield rows
 
-    monkeypatch.setattr(plans, "score_batches", watched)
+    monkeypatch.setattr(shards, "score_batches", watched)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     list(score_shard(plan, 0))
     assert set(seen) == {1} and torch.get_num_threads() == 3
     torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("environment", "part"),
-    [
-        ({}, (0, 1)),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3"}, (3, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "7"}, (6, 7)),
-        ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "3"}, (2, 3)),
-        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, (1, 4)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # the batch script itself
-        ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "3", "RANK": "1", "WORLD_SIZE": "2"}, (3, 6)),
-    ],
-)
-def test_each_engine_says_which_part_is_whose(environment, part):
-    assert own_part(environment) == part
-
-
-def test_an_array_with_gaps_does_not_say(plan):
-    gaps = {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
-    with pytest.raises(PlanError, match="--part"):
-        own_part(gaps)
-
-
-def begin(plan: Plan, *options: str, program: str = PROGRAM, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", program, "shard", str(plan.path), *options]
-    return subprocess.Popen(command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def test_a_slurm_array_one_task_of_which_is_killed_and_starts_again(plan, whole):
-    """Three processes at once, with what Slurm tells them; SIGKILL in the middle of one."""
-    tasks = [{"SLURM_ARRAY_TASK_ID": str(i), "SLURM_ARRAY_TASK_COUNT": "3"} for i in range(3)]
-    killed = begin(plan, program=SLOW, **tasks[0])
-    journal = plan.parts / "0-of-3.jsonl"
-    while not (journal.exists() and journal.read_bytes().count(b"\n")):
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    processes = [begin(plan, **task) for task in tasks]
-    errors = [process.communicate(timeout=600)[1] for process in processes]
-    assert {process.returncode for process in processes} <= {0, 1}, errors
-    assert table(plan) == whole
-
-
-@pytest.mark.slow
-def test_torchrun_starts_the_same_program(plan, whole, tmp_path):
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517", script]
-    done = subprocess.run([*command, "shard", plan.path], env=ENVIRONMENT, capture_output=True, timeout=900)
-    assert {path.name for path in plan.parts.iterdir()} == {"0-of-2.jsonl", "1-of-2.jsonl"}, done.stderr
-    assert table(plan) == whole
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray Data is not installed")
-@pytest.mark.parametrize("actors", [1, 2])
-def test_ray_gives_the_same_also_when_it_is_stopped_half_way(plan, whole, actors):
-    from tta_iqa_lib.apps.clusters import run_on_ray
-
-    first = run_on_ray(plan, actors)
-    next(first), next(first)
-    first.close()
-    assert 2 + len(list(run_on_ray(Plan(plan.path), actors))) == plan.batches
-    assert table(plan) == whole
 
 
 def test_the_three_commands_in_a_row(twelve, tmp_path, whole):

@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from helpers import pictures, snapshot, tiny_model
+from helpers import LayerNormModel, pictures, seeded, snapshot, tiny_model
+from torch import nn
 from torch.nn.functional import avg_pool2d
 
 from tta_iqa_lib.adaptation import Batch, batch_moments, batchnorm_layers
@@ -51,6 +52,14 @@ def test_the_users_model_is_never_changed(faults, mode):
     found = Published(model, faults).predict(images, 4)
     assert snapshot(model) == before
     assert torch.equal(found, expected) and not found.requires_grad
+
+
+def test_a_model_without_batchnorm_adapts_its_other_normalisation_layers():
+    model, images = seeded(lambda: LayerNormModel(nn.LayerNorm(6))), pictures(8)
+    assert torch.equal(Published(model, gradients=False).predict(images, 4), plain(model, images))
+    batches, adapted = images.split(4), Published(model, lr=0.02).predict(images, 4)
+    assert (adapted - plain(model, images)).abs().min() > 1e-4
+    assert torch.equal(Published(model, lr=0.02).predict(batches[1], 4), adapted[4:])
 
 
 @pytest.mark.parametrize(

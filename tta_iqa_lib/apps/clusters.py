@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from .journals import from_cells, to_cells
-from .plans import Plan, PlanError, Worker, open_batches, part_journal
+from .plans import Plan, PlanError
 from .scoring import Row
+from .shards import Worker, open_batches, part_journal
 
 
 def own_part(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
@@ -54,14 +55,24 @@ def own_device(plan: Plan, environment: Mapping[str, str] | None = None) -> str:
 
 
 class _Actor:
-    """A `Worker` as Ray Data calls it: numbers of batches in, their rows out."""
+    """A `Worker` as Ray Data calls it: numbers of batches in, their rows out, or what keeps it from scoring them."""
 
     def __init__(self, path: str):
-        self.worker = Worker(Plan(path))
+        self.path, self.worker = path, None
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = [json.dumps(to_cells(rows)) for _, rows in self.worker.score(block["number"].tolist())]
-        return {"number": block["number"], "rows": np.array(rows)}
+        numbers = block["number"]
+        try:
+            self.worker = self.worker or Worker(Plan(self.path))
+            found = [(json.dumps(to_cells(rows)), "") for _, rows in self.worker.score(numbers.tolist())]
+        except (OSError, ValueError) as error:  # as data: Ray would wrap it, or start such an actor for ever
+            found = [("", str(error))] * len(numbers)
+        rows, errors = map(np.array, zip(*found, strict=True))
+        return {"number": numbers, "rows": rows, "error": errors}
+
+
+# What comes of a block is kept when all of it is done; so many for each actor, as the engine slows down with very many.
+BLOCKS = 200
 
 
 def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
@@ -71,7 +82,7 @@ def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
 
     Raises:
         ImportError: Ray Data is not installed.
-        PlanError: as `plans.journals`, `plans.Worker`.
+        PlanError: as `shards.journals`; or what stopped an actor, as `shards.Worker`.
     """
     import ray.data  # pyright: ignore[reportMissingImports] (an extra)
 
@@ -79,16 +90,19 @@ def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
     journal = part_journal(plan, "ray")
     if not numbers:
         return
-    items = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    blocks = min(len(numbers), BLOCKS * actors)
+    items = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
     done = items.map_batches(
         _Actor,
         fn_constructor_args=(str(plan.path),),
         batch_size=1,
-        concurrency=actors,
+        compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1,
         num_gpus=int(plan.device.startswith("cuda")),
     )
     for row in done.iter_rows():
+        if row["error"]:
+            raise PlanError(row["error"])
         number = int(row["number"])
         rows = from_cells(json.loads(row["rows"]), [path for _, path in plan.batch(number)])
         journal.add(number, rows)

@@ -7,39 +7,58 @@ from dataclasses import astuple
 
 import numpy as np
 
-from ..adaptation.adapter import balanced_batches
 from ..datasets.databases import Database
 from ..metrics import Interval, bootstrap, krcc, plcc, srcc
 from ..models.quality import ScoringModel
 from ..store import Store
-from .scoring import Row, score_batch
+from .loading import import_by_name
+from .scorers import DEFAULT_METHOD, Scorer
+from .scoring import Row, cut_batches, score_batches
 
 METRICS = {"SRCC": srcc, "PLCC": plcc, "KRCC": krcc}
 
 
 def score_database(
-    model: ScoringModel, database: Database, batch_size: int = 32, crops: int = 4, seed: int = 0
+    model: ScoringModel,
+    database: Database,
+    batch_size: int = 32,
+    crops: int = 4,
+    seed: int = 0,
+    method: str = DEFAULT_METHOD,
+    workers: int = 0,
 ) -> Iterator[list[Row]]:
-    """`score_files` with adaptation on all images, batch by batch. What is done is kept in the cache folder.
+    """`score_files` by a method on all images, batch by batch. What is done is kept in the cache folder.
 
     An interrupted evaluation goes on where it stopped: the batches are the same, as the seed draws them. Several at once
-    share what they have done. A batch with an image that cannot be read is tried anew each time.
+    share what they have done. A batch with an image that cannot be read is tried anew each time; of a stream, whose batches
+    need those before them, nothing is kept.
 
     Args:
         crops: a square number; of each image.
         seed: draws the batches, and the copies that a loss asks for.
+        method: see `Scorer`.
+        workers: threads that read pictures ahead of the model.
+
+    Raises:
+        ValueError: as `Scorer`.
     """
-    settings = {"batch_size": batch_size, "crops": crops, "seed": seed}
-    store = Store("evaluate", depends_on=["apps.scoring"], model=model, files=database.paths, **settings)
-    for number, batch in enumerate(balanced_batches(len(database), batch_size, seed)):
-        files = [database.paths[i] for i in batch]
-        kept = store.find(f"batch-{number}.json")
-        if kept is None:
-            rows = score_batch(model, files, True, crops, seed)
-            if not any(row.error for row in rows):
-                store.put(f"batch-{number}.json", [astuple(row)[1:] for row in rows])
+    scorer = Scorer(model, method, crops, seed)
+    batches = [[database.paths[i] for i in batch] for batch in cut_batches(len(database), batch_size, scorer, seed)]
+    store = None
+    if not scorer.carries:
+        own = import_by_name(method) if ":" in method else None
+        settings = {"batch_size": batch_size, "crops": crops, "seed": seed, "method": method, "own": own}
+        store = Store("evaluate", depends_on=["apps.scoring"], model=model, files=database.paths, **settings)
+    todo = []
+    for number, files in enumerate(batches):
+        kept = store and store.find(f"batch-{number}.json")
+        if kept:
+            yield [Row(path, *rest) for path, rest in zip(files, kept, strict=True)]
         else:
-            rows = [Row(path, *rest) for path, rest in zip(files, kept, strict=True)]
+            todo.append(number)
+    for number, rows in zip(todo, score_batches(scorer, (batches[n] for n in todo), workers), strict=True):
+        if store and not any(row.error for row in rows):
+            store.put(f"batch-{number}.json", [astuple(row)[1:] for row in rows])
         yield rows
 
 
@@ -49,7 +68,7 @@ def compare(
     """By metric: the source model, the adapted one, and their difference, with 95 % intervals; contents are resampled.
 
     Args:
-        scores, source_scores, opinions, contents: (N,) each.
+        scores, source_scores, opinions, contents: (N,) each; in the place of the source model may stand another method.
         count: bootstrap draws.
     """
     new, old, truth = (np.asarray(values, dtype=float) for values in (scores, source_scores, opinions))

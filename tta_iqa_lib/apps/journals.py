@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -24,26 +25,30 @@ class Journal:
     """The batches of one run that are done, in a file that only grows.
 
     A line is written in one go when its batch is done; a line that a kill has cut short is passed over, and its batch scored
-    again. Scores keep all their digits, so that a run that goes on gives what an uninterrupted one gives.
+    again. Scores keep all their digits, so that a run that goes on gives what an uninterrupted one gives. In memory stands only
+    where a batch is in the file: a journal of a million images takes little.
 
     Args:
         path: the file. It is made when the first batch is done.
         key: of all that decides the scores. What stands in a file with another key does not count.
 
     Attributes:
-        done: by number of the batch, score, source score, error, decision and reason of each of its files.
+        done: by number of the batch, where its line begins.
         stale: the file is there, and of another run; the first batch that is added replaces it.
     """
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
-        self.done: dict[int, list[tuple]] = {}
+        self.done: dict[int, int] = {}
         self.stale = False
         if path.is_file():
-            lines = path.read_bytes().split(b"\n")
-            self.stale = lines[0] != self._head()
-            if not self.stale:
-                self.done = dict(filter(None, map(_read, lines[1:])))
+            with path.open("rb") as file:
+                self.stale = file.readline().rstrip(b"\n") != self._head()
+                start = file.tell()
+                for line in () if self.stale else file:
+                    if batch := _read(line):
+                        self.done[batch[0]] = start
+                    start += len(line)
 
     def add(self, number: int, rows: Sequence[Row]) -> None:
         """A batch is done.
@@ -51,19 +56,28 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
-        cells = to_cells(rows)
+        line = json.dumps([number, to_cells(rows)]).encode()
         new = self.stale or not self.path.is_file()
         with self.path.open("wb" if new else "ab") as file:
             # The end of line comes first: it also ends a line that was cut short.
-            file.write((self._head() if new else b"") + b"\n" + json.dumps([number, cells]).encode())
+            file.write((self._head() if new else b"") + b"\n" + line)
             file.flush()
             os.fsync(file.fileno())
+            self.done[number] = file.tell() - len(line)
         self.stale = False
-        self.done[number] = list(map(tuple, cells))
+
+    def cells(self, number: int) -> list[tuple]:
+        """Of a batch that is done: score, source score, error, decision and reason of each of its files."""
+        with self.path.open("rb") as file:
+            file.seek(self.done[number])
+            batch = _read(file.readline())
+        if batch is None or batch[0] != number:
+            raise OSError(errno.EIO, "it has changed since it was read", str(self.path))
+        return batch[1]
 
     def rows(self, number: int, files: Sequence[Path]) -> list[Row]:
         """The rows of a batch that is done, of these files."""
-        return from_cells(self.done[number], files)
+        return from_cells(self.cells(number), files)
 
     def _head(self) -> bytes:
         return json.dumps({"tta-iqa": "finished batches", "of": self.key}).encode()

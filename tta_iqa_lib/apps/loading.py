@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..models import QualityModel, ScoringModel, load_source_model, wrap_model
 from ..models.backbones import read_weights
+from ..models.foreign import from_pyiqa, pyiqa_metric
 
 DEFAULT_MODEL = "photographs"
 
@@ -106,17 +106,17 @@ def _from_timm(name: str, weights: str | Path | None) -> QualityModel:
 
 
 def _from_pyiqa(name: str, weights: str | Path | None) -> ScoringModel:
-    import tta_iqa_lib
-
-    bridge = getattr(tta_iqa_lib, "from_pyiqa", None)
-    if bridge is None or importlib.util.find_spec("pyiqa") is None:
-        raise ValueError(
-            f"--model pyiqa:{name} needs the package pyiqa: pip install pyiqa (its licence forbids commercial use)"
-        )
-    model = bridge(name)
+    """The weights go by the names that pyiqa gives them."""
+    try:
+        metric = pyiqa_metric(name)
+    except ImportError as error:
+        raise ValueError(f"--model pyiqa:{name}: {error}") from None
+    for own in ("num_crop", "test_sample"):  # HyperIQA, TReS, MANIQA cut crops themselves; here pictures come in crops
+        if hasattr(metric.net, own):
+            setattr(metric.net, own, 1)
     if weights:
-        _load(model, weights, f"pyiqa:{name}")
-    return model
+        _load(metric.net, weights, f"pyiqa:{name}")
+    return from_pyiqa(metric)
 
 
 def _load(module: nn.Module, weights: str | Path, name: str) -> None:

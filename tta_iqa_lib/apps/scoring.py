@@ -22,7 +22,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Row:
     """One file: its score and the source model's, or why there is none.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ..imaging.crops import square_side
+from ..models import ScoringModel
 from ..store import identity
 from ..store.code import code_hash
 from .loading import DEFAULT_MODEL, import_by_name, load_model
@@ -51,14 +52,21 @@ class Settings:
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ValueError(f"there is no '{self.device}' here: {torch.cuda.device_count()} GPUs are seen")
 
-    def scorer(self) -> Scorer:
-        """The model, loaded and on its device, with its method.
+    def load(self) -> ScoringModel:
+        """The model, on its device.
 
         Raises:
-            OSError, ValueError: as `load_model` and `Scorer`.
+            OSError, ValueError: as `load_model`.
         """
-        model = load_model(self.model, self.weights).to(self.device, getattr(torch, self.precision))
-        return Scorer(model, self.method, self.crops, self.seed)
+        return load_model(self.model, self.weights).to(self.device, getattr(torch, self.precision))
+
+    def scorer(self) -> Scorer:
+        """The model with its method.
+
+        Raises:
+            OSError, ValueError: as `load` and `Scorer`.
+        """
+        return Scorer(self.load(), self.method, self.crops, self.seed)
 
     def identity(self, scorer: Scorer) -> str:
         """A hash of the model's content, the method, the library's code and PyTorch's version, the same in every process.

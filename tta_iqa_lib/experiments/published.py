@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from ..adaptation import batchnorm_layers
+from ..adaptation import batchnorm_layers, norm_affine
 from ..adaptation.adapter import balanced_batches
 from ..adaptation.functional import group_contrastive_loss, relative_rank_loss
 from ..imaging.distortions import distort, gaussian_noise, jpeg_compress
@@ -41,6 +41,8 @@ def box_blur(images: Tensor, sigma: float) -> Tensor:
 @dataclass
 class Published:
     """Rank and group contrastive loss, three Adam steps on γ and β, in training mode; reset after each batch.
+
+    The γ and β are BatchNorm's; of a model without, those of its other normalisation layers.
 
     Attributes:
         model: the source model; a copy is adapted.
@@ -83,6 +85,7 @@ class Published:
         source = {name: t.clone() for name, t in model.state_dict().items()}
         layers = batchnorm_layers(model)
         params = [p for layer in layers.values() for p in (layer.weight, layer.bias)]
+        params = params or list(norm_affine(model).values())  # a transformer's LayerNorm
         for p in model.parameters():
             p.requires_grad_(False)
         for p in params:

@@ -138,7 +138,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"'{path}' is no file of weights: {str(error).splitlines()[0]}") from error
-    for key in ("state_dict", "model"):  # what others put around it
+    for key in ("state_dict", "model", "params"):  # what others put around it
         state = state.get(key, state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"'{path}' is no file of weights: expected named tensors")

@@ -49,7 +49,7 @@ def from_pyiqa(
         ValueError: no such metric; one that needs a reference picture; one without a network, such as BRISQUE.
     """
     if isinstance(metric, str):
-        metric = _pyiqa_metric(metric, options)
+        metric = pyiqa_metric(metric, **options)
     elif options:
         raise TypeError(f"{next(iter(options))}= is for create_metric, and the metric is there already")
     name, network = getattr(metric, "metric_name", type(metric).__name__), getattr(metric, "net", None)
@@ -162,7 +162,13 @@ class _ClipIqa:
         return (100 * found @ self.anchors.t()).softmax(-1)[:, 0]
 
 
-def _pyiqa_metric(name: str, options: dict) -> Any:
+def pyiqa_metric(name: str, **options) -> Any:
+    """What `pyiqa.create_metric` returns.
+
+    Raises:
+        ImportError: pyiqa is not installed.
+        ValueError: it has no such metric.
+    """
     try:
         pyiqa = import_module("pyiqa")
     except ImportError:

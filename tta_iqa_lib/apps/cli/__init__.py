@@ -5,7 +5,7 @@ Results go to stdout, progress and remarks to stderr. Exit status: 0 all scored,
 could not be written.
 """
 
-from . import scoring, sharding, databases, studies, training, course  # noqa: F401, I001 (the order of --help)
+from . import scoring, evaluation, sharding, databases, studies, training, course  # noqa: F401, I001 (the order of --help)
 from .app import app
 
 __all__ = ["app"]

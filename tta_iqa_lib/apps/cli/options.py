@@ -22,7 +22,7 @@ def _shipped(incomplete: str) -> list[str]:
     return [name for name in SHIPPED if name.startswith(incomplete)]
 
 
-def _fair(incomplete: str) -> list[str]:
+def fair(incomplete: str) -> list[str]:
     from ...experiments.methods import FAIR
 
     return [name for name in FAIR if name.startswith(incomplete)]
@@ -45,19 +45,18 @@ ModelName = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Of timm:NAME or package.module:function: a file (.safetensors, .pth) of its weights."),
+    typer.Option(
+        help="Of timm:NAME, pyiqa:NAME or package.module:function: a file (.safetensors, .pth) of its weights."
+    ),
 ]
 Adapt = Annotated[
     bool, typer.Option("--adapt", help="Adapt to the images, by the default recipe, before scoring them.")
 ]
-Method = Annotated[
-    str | None,
-    typer.Option(
-        help="Adapt by another method: a name of chapter 9's table, such as rank+gc or memo; or package.module:name, a Recipe "
-        "or a function (model, seed) of your own.",
-        autocompletion=_fair,
-    ),
-]
+METHOD = (
+    "A name of chapter 9's table, such as rank+gc or memo; or package.module:name, a Recipe or a function (model, seed) of your "
+    "own."
+)
+Method = Annotated[str | None, typer.Option(help=f"Adapt by another method. {METHOD}", autocompletion=fair)]
 BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]
 Crops = Annotated[int, typer.Option(help="Crops per image: 1, 4, 9, 16 …")]
 Seed = Annotated[int, typer.Option(help="Draws the batches.", min=0)]

@@ -93,7 +93,8 @@ def shard(
     In a Slurm array each task takes its own part.
     """
     from ..clusters import own_device, own_part, run_on_ray
-    from ..plans import Plan, open_batches, run_shard
+    from ..plans import Plan
+    from ..shards import open_batches, run_shard
 
     try:
         found = Plan(file)
@@ -128,7 +129,7 @@ def merge(
 ) -> None:
     """One table of a plan whose parts are done: every image once, in their order. Whoever did them, it is the same."""
     from ..plans import Plan
-    from ..plans import merge as merged
+    from ..shards import merge as merged
 
     try:
         check_table(out)

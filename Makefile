@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test test-bridges test-nbgrader lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf test test-bridges test-graders lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -29,12 +29,12 @@ test: $(READY) ## check the code, the notebooks and the built pages
 test-bridges: .venv-bridges/.ready ## check metrics of pyiqa and torchmetrics (pyiqa: no commercial use), and Ray
 	$(ONE) .venv-bridges/bin/python -m pytest tests/bridges tests/apps/test_clusters.py
 
-NBGRADER := _build/nbgrader
-test-nbgrader: $(READY) ## grade an assignment with nbgrader, too, in an environment of its own
-	$(BIN)/python -m venv $(NBGRADER)
-	$(NBGRADER)/bin/python -m pip install --quiet nbgrader
-	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(NBGRADER)/bin/python -c "import site; print(site.getsitepackages()[0])")/book.pth
-	PYTHONPATH=. $(ONE) $(NBGRADER)/bin/python tests/teaching/kit/bridges.py
+GRADERS := _build/graders
+test-graders: $(READY) ## grade the assignments with nbgrader and otter-grader, too, in an environment of their own
+	$(BIN)/python -m venv $(GRADERS)
+	$(GRADERS)/bin/python -m pip install --quiet nbgrader otter-grader
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(GRADERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/book.pth
+	PYTHONPATH=$(CURDIR) $(ONE) $(GRADERS)/bin/python tests/teaching/kit/bridges.py
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab index.ipynb

@@ -143,3 +143,16 @@ def test_bad_usage_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
     Path("empty.csv").write_text("student\n")
     result = run(*arguments)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_the_form_for_otter_is_written_elsewhere_and_never_over_the_source(tmp_path):
+    result = run("export", SOURCE.path, "--out", tmp_path)
+    assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / "a2_rank.ipynb")
+    assert "# ASSIGNMENT CONFIG" in (tmp_path / "a2_rank.ipynb").read_text(encoding="utf-8")
+    copy = tmp_path / "mine" / "a2_rank.ipynb"
+    write_notebook(SOURCE.notebook, copy)
+    before = copy.read_bytes()
+    for command in ("export", "release"):
+        result = run(command, copy, "--out", copy.parent)
+        assert result.exit_code == 2 and "the assignment itself" in result.stderr
+        assert copy.read_bytes() == before

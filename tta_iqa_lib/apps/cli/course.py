@@ -1,4 +1,4 @@
-"""The course kit: `course release`, `course validate`, `course grade`, `course report`."""
+"""The course kit: `course release`, `course export`, `course validate`, `course grade`, `course report`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,26 @@ def release(
         report(str(error))
         raise typer.Exit(2) from None
     print_lines(map(str, files))
+
+
+@course.command()
+def export(
+    assignment: Source,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the notebook. It holds solutions and tests: it is yours.")
+    ] = Path("otter"),
+) -> None:
+    """Write the assignment in otter-grader's form, for `otter assign`. nbgrader takes it as it is."""
+    from ...teaching.kit.otter import otter_version
+
+    found = _read(assignment)
+    place = out / f"{found.name}.ipynb"
+    try:
+        found.write_elsewhere(otter_version(found), place)
+    except (OSError, ValueError) as error:
+        report(str(error))
+        raise typer.Exit(2) from None
+    print_lines([str(place)])
 
 
 @course.command()

@@ -113,11 +113,9 @@ def run_item(item: Item, given: str, found: dict[str, Found], limits: Limits | N
         namespace: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(given, "<given>", "exec"), namespace)
         namespace |= functions
-        *first, last = ast.parse(item.test).body
-        exec(compile(ast.Module(first, []), f"<{item.name}>", "exec"), namespace)
-        if not isinstance(last, ast.Expr):
-            raise NotebookError(f"the tests of {item.name} must end in `mark(…)`")
-        return eval(compile(ast.Expression(last.value), f"<{item.name}>", "eval"), namespace)
+        body, call = item.parsed()
+        exec(compile(ast.Module(body, []), f"<{item.name}>", "exec"), namespace)
+        return eval(compile(ast.Expression(call), f"<{item.name}>", "eval"), namespace)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .source import ABOUT, HIDDEN, SOLUTION, Assignment, write_notebook
+from .source import ABOUT, HIDDEN, SOLUTION, Assignment
 
 STUB = "raise NotImplementedError  # your code here"
 ANSWER = "*Your answer here.*"
@@ -48,11 +48,14 @@ def release(assignment: Assignment, out: Path, students: Sequence[str] = (), key
 
     Returns:
         The files; the zip is the last.
+
+    Raises:
+        NotebookError: a file would take the place of the assignment itself.
     """
     name = f"{assignment.name}.ipynb"
     places = {student: out / student / name for student in students} or {ANYONE: out / name}
     for student, place in places.items():
-        write_notebook(student_version(assignment, student, key), place)
+        assignment.write_elsewhere(student_version(assignment, student, key), place)
     packed = out / f"{assignment.name}.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for place in places.values():

@@ -45,6 +45,17 @@ class Item:
     functions: tuple[str, ...] = ()
     rubric: tuple[tuple[float, str], ...] = ()
 
+    def parsed(self) -> tuple[list[ast.stmt], ast.expr]:
+        """The statements of the test, and the call of `mark` in which it ends.
+
+        Raises:
+            NotebookError: it ends in something else.
+        """
+        *body, last = ast.parse(self.test).body
+        if not isinstance(last, ast.Expr):
+            raise NotebookError(f"the tests of {self.name} must end in `mark(…)`")
+        return body, last.value
+
 
 def read_notebook(path: Path) -> dict:
     """A notebook of format 4, as JSON; the sources of its cells are strings.
@@ -119,6 +130,16 @@ class Assignment:
     @property
     def name(self) -> str:
         return self.about["name"]
+
+    def write_elsewhere(self, notebook: dict, place: Path) -> None:
+        """Write a notebook made from this one, and never over it.
+
+        Raises:
+            NotebookError: the place is this one's.
+        """
+        if place.resolve() == self.path.resolve():
+            raise NotebookError(f"'{place}' is the assignment itself; name another folder")
+        write_notebook(notebook, place)
 
     @cached_property
     def functions(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf test test-bridges test-graders lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf test test-bridges test-graders audit lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -35,6 +35,11 @@ test-graders: $(READY) ## grade the assignments with nbgrader and otter-grader, 
 	$(GRADERS)/bin/python -m pip install --quiet nbgrader otter-grader
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(GRADERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/book.pth
 	PYTHONPATH=$(CURDIR) $(ONE) $(GRADERS)/bin/python tests/teaching/kit/bridges.py
+
+audit: ## look the packages of requirements.lock up among the known weaknesses
+	$(PYTHON) -m venv _build/audit
+	_build/audit/bin/python -m pip install --quiet pip-audit
+	_build/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lab: $(READY) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab index.ipynb

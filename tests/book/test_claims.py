@@ -110,3 +110,15 @@ def test_on_opinions_the_recipe_gains_on_other_databases_and_not_surely_in_other
     assert found["test: database"]["low"] > 0
     assert all(found[on]["low"] < 0 < found[on]["value"] for on in ("test: light", "test: none"))
     assert np.isfinite(found["test: shifted"]["value"])
+
+
+def test_light_moves_the_first_layer_of_a_pretrained_network_far_and_the_last_ones_little():
+    """Chapter 9, where a shift sits: haze and darkness a hundred times what chance would do, casts and low contrast ten times."""
+    truth = results("opinions-reduced")["truth"]
+    for target, about in truth.items():
+        light = target.rsplit(", ", 1)[1]
+        by_layer = np.median(np.max(list(about["shift"].values()), -1), 0)
+        if light in ("haze", "dark"):
+            assert by_layer[0] > 100 > 10 > by_layer[-3:].max(), target
+        elif light in ("cast", "contrast"):
+            assert 100 > by_layer[0] > 10 > by_layer[-3:].max(), target

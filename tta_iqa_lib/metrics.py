@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -204,14 +205,17 @@ def resamples(n: int, groups=None, count: int = 1000, seed: int = 0):
 
     Images cut from one photograph are not independent: drawing contents instead of images keeps intervals honest.
     """
+    for name, number, smallest in (("count", count, 1), ("seed", seed, 0)):
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < smallest:
+            raise ValueError(f"{name} must be a whole number of at least {smallest}; got {number!r}")
     generator = np.random.default_rng(seed)
     if groups is None:
         for _ in range(count):
             yield generator.integers(0, n, n)
         return
     labels = np.asarray(groups)
-    if len(labels) != n:
-        raise ValueError(f"{len(labels)} group labels for {n} images")
+    if labels.shape != (n,):
+        raise ValueError(f"groups: labels of shape {labels.shape} for {n} images")
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(count):
         yield np.concatenate([members[i] for i in generator.integers(0, len(members), len(members))])

@@ -143,7 +143,9 @@ def test_a_tiny_temperature_does_not_overflow(form):
 
 def test_wrong_settings_are_errors():
     for options in ({"form": "mean"}, {"fraction": 0.6}, {"fraction": 0.0}, {"temperature": 0.0}):
-        with pytest.raises(ValueError, match=r"form must be|fraction must lie|temperature must be positive"):
+        with pytest.raises(
+            ValueError, match=r"form must be|fraction must lie|temperature must be a finite number above 0"
+        ):
             group_contrastive_loss(vectors(4), torch.arange(4.0), **options)
 
 
@@ -152,11 +154,11 @@ def test_wrong_settings_are_errors():
     [
         (lambda f, p: score_order_loss(p, p[:, None] - 1), r"better and worse must have one shape \(B,\)"),
         (lambda f, p: score_order_loss(p, p - 1, torch.zeros(3)), "margin must be one number"),
-        (lambda f, p: score_order_loss(p, p - 1, 0, -1), "temperature must be positive"),
-        (lambda f, p: score_order_loss(p, p - 1, 0, math.nan), "temperature must be positive"),
+        (lambda f, p: score_order_loss(p, p - 1, 0, -1), "temperature must be a finite number above 0"),
+        (lambda f, p: score_order_loss(p, p - 1, 0, math.nan), "temperature must be a finite number above 0"),
         (lambda f, p: relative_rank_loss(f, f[:1], f[:1] + 1), r"must have one shape \(B, D\)"),
         (lambda f, p: relative_rank_loss(*[f[:, :, None, None]] * 3), r"must have one shape \(B, D\)"),
-        (lambda f, p: group_contrastive_loss(f, p[:6]), "one pseudo-score a row"),
+        (lambda f, p: group_contrastive_loss(f, p[:6]), "pseudo_scores must be one a row of features; got 6 for 8"),
         (lambda f, p: group_contrastive_loss(f, p * math.nan), "NaN"),
         (lambda f, p: group_contrastive_loss(f[:, :, None], p), r"one shape \(B, D\)"),
     ],

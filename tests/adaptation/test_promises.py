@@ -52,7 +52,7 @@ def test_images_without_three_channels_are_refused(channels):
 
 @pytest.mark.parametrize("episodes", [0, 3, -1])
 def test_images_that_cannot_be_cut_into_episodes_are_refused(episodes):
-    with pytest.raises(ValueError, match="8 images cannot be cut into"):
+    with pytest.raises(ValueError, match=r"8 images cannot be cut into|episodes must be a whole number of at least 1"):
         adapt_batch(tiny_model(), State(), pictures(8), Adapter(tiny_model(), statistics=Batch()).recipe, episodes)
 
 

@@ -63,7 +63,7 @@ def test_no_gate_stays_none():
 
 @pytest.mark.parametrize("thing", [5, "source", [mean_score]], ids=["number", "name", "list"])
 def test_what_cannot_be_called_is_neither_a_loss_nor_a_gate(thing):
-    with pytest.raises(TypeError, match="a loss is a function of the context; got"):
+    with pytest.raises(TypeError, match="losses must be functions of the context; got"):
         as_loss(thing)
     with pytest.raises(TypeError, match="a gate is a function of the result, or None; got"):
         as_gate(thing)

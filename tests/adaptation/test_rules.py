@@ -46,7 +46,7 @@ def test_rules_choose_what_they_say():
     ],
 )
 def test_impossible_rules_are_errors(make):
-    with pytest.raises(ValueError, match=r"must (lie in \[0, 1\]|not be negative)"):
+    with pytest.raises(ValueError, match=r"must (lie in \[0, 1\]|be a finite number of at least 0); got"):
         make()
 
 

@@ -85,7 +85,7 @@ def test_images_that_are_not_square_have_two_views_but_not_eight():
 
 @pytest.mark.parametrize("count", [0, 3, 4, -1])
 def test_other_numbers_of_views_are_errors(count):
-    with pytest.raises(ValueError, match=f"1, 2 or 8 symmetric views; got {count}"):
+    with pytest.raises(ValueError, match=f"count must be 1, 2 or 8; got {count}"):
         symmetries(torch.rand(1, 3, 4, 4), count)
 
 

@@ -249,7 +249,7 @@ def test_photometric_shifts_follow_their_formula(kind):
         ((torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "blur", 0.5), "uint8"),
         ((torch.rand(2, 3, 8, 8), "fog", 0.5), "unknown distortion 'fog'; there are blur"),
         ((torch.rand(2, 3, 8, 8), ["blur", "fog"], 0.5), "unknown distortion 'fog'"),
-        ((torch.rand(2, 3, 8, 8), ["blur"], 0.5), "1 kinds for 2 images"),
+        ((torch.rand(2, 3, 8, 8), ["blur"], 0.5), "one for each of 2 images; got 1 names"),
         ((torch.rand(2, 3, 8, 8), "blur", 1.1), r"\[0, 1\]; got 1.1"),
         ((torch.rand(2, 3, 8, 8), "blur", math.nan), r"\[0, 1\]"),
         ((torch.rand(2, 3, 8, 8), "blur", torch.tensor([0.5, -0.1])), r"\[0, 1\]"),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..imaging.checks import check_choice, check_count
 from .loop import adapt_batch, checked
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .recipes import recipe_from
@@ -95,9 +96,8 @@ class Adapter:
     ):
         if not is_scoring_model(model):
             model = wrapped_metric(model)
-        if not isinstance(episodes_per_pass, int) or episodes_per_pass < 1:
-            raise ValueError(f"episodes_per_pass must be a whole number of at least 1; got {episodes_per_pass!r}")
-        if not isinstance(seed, int):
+        check_count("episodes_per_pass", episodes_per_pass, 1)
+        if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f"seed must be a whole number; got {seed!r}")
         if isinstance(gate, str) and gate != "default":
             raise ValueError(f"gate must be a function, None or 'default'; got {gate!r}")
@@ -151,7 +151,9 @@ class Adapter:
         if groups is None:
             return self._one(images)
         images = checked(images, self.model)
-        labels = torch.as_tensor(groups).tolist()
+        labels: list = getattr(groups, "tolist", lambda: list(as_tuple("groups", groups)))()
+        if any(isinstance(label, list) or label != label for label in labels):  # NaN is not even equal to itself
+            raise ValueError(f"groups must be one label an image, shape (B,), none of them NaN; got {groups!r}")
         if len(labels) != len(images):
             raise ValueError(f"{len(labels)} group labels for {len(images)} images")
         members: dict = {}
@@ -191,15 +193,18 @@ class Adapter:
             (N,) in the order of `images`.
 
         Raises:
-            ValueError: bad images, no images, or N no multiple of `crops_per_image`.
+            TypeError, ValueError: bad images, no images, or N no multiple of `crops_per_image`.
         """
         if not isinstance(images, Tensor):
+            if not isinstance(images, Iterable):
+                raise TypeError(f"expected images (N, 3, H, W), or a loader of batches (B, 3, H, W); got {images!r}")
             batches = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in images)
             total = len(images) if isinstance(images, Sized) else None
             scores = [self(batch) for batch in tqdm(batches, total=total, disable=not progress, desc="batches")]
             if not scores:
                 raise ValueError("the loader gave no batch: there is nothing to score")
             return torch.cat(scores)
+        check_count("batch_size", batch_size, 1)
         images = checked(images, self.model)
         crops = self.recipe.inference.crops_per_image
         if len(images) % crops:
@@ -223,8 +228,9 @@ class Adapter:
                 statistics and parameters, and the first batch is the source's.
             restart: where it is true of a batch's result, such as `Drifted()`, the next batch starts from the source again.
         """
-        if predict not in ("after", "before"):
-            raise ValueError(f"predict must be 'after' or 'before'; got {predict!r}")
+        check_choice("predict", predict, ("after", "before"))
+        if not (restart is None or callable(restart)):
+            raise TypeError(f"restart must be a function of the result, or None; got {restart!r}")
         outer = self._stream
         self._streams.now = _Stream(State(), predict, restart)
         try:
@@ -276,8 +282,7 @@ class Adapter:
 
 def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> list[list[int]]:
     """Cut 0 … count − 1 into ⌈count / batch_size⌉ lists that differ by at most one in length; shuffled if a seed is given."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_count("batch_size", batch_size, 1)
     order = list(range(count))
     if seed is not None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

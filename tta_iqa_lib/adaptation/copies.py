@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..imaging.checks import as_tuple, check_choice, check_number
 from ..imaging.distortions import DISTORTIONS, distort
 from .protocols import CopyMaker, PlainLoss, Scorer
 
@@ -26,15 +27,13 @@ class _Degradations:
     names: tuple[str, ...]
 
     def _check(self) -> None:
-        kinds = (self.kinds,) if isinstance(self.kinds, str) else tuple(self.kinds)
+        kinds = (self.kinds,) if isinstance(self.kinds, str) else as_tuple("kinds", self.kinds)
         object.__setattr__(self, "kinds", kinds)
-        unknown = [kind for kind in kinds if kind not in DISTORTIONS]
+        unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in DISTORTIONS)]
         if unknown or not kinds:
             raise ValueError(f"kinds must be some of {', '.join(DISTORTIONS)}; got {self.kinds!r}")
-        if self.choose not in ("gap", "signed", "random"):
-            raise ValueError(f"choose must be 'gap', 'signed' or 'random'; got {self.choose!r}")
-        if not 0 < self.choose_on <= 1:
-            raise ValueError(f"choose_on must lie in (0, 1]; got {self.choose_on!r}")
+        check_choice("choose", self.choose, ("gap", "signed", "random"))
+        check_number("choose_on", self.choose_on, 0, 1, above=True)
 
     def __call__(self, images: Tensor, scorer: Scorer, generator: torch.Generator) -> dict[str, Tensor]:
         """(B, 3, H, W) → {name: (B, 3, H, W)}; of the kind that is chosen for each image."""
@@ -76,6 +75,8 @@ class Pair(_Degradations):
 
     def __post_init__(self):
         self._check()
+        check_number("mild", self.mild, 0, 1)
+        check_number("severe", self.severe, 0, 1)
         if not 0 <= self.mild < self.severe <= 1:
             raise ValueError(f"need 0 ≤ mild < severe ≤ 1; got {self.mild} and {self.severe}")
 
@@ -109,7 +110,9 @@ class Ladder(_Degradations):
 
     def __post_init__(self):
         self._check()
-        object.__setattr__(self, "severities", tuple(self.severities))
+        object.__setattr__(self, "severities", as_tuple("severities", self.severities))
+        for severity in self.severities:
+            check_number("severities", severity, 0, 1)
         if len(self.severities) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(self.severities)):
             raise ValueError(f"need two or more severities that rise within [0, 1]; got {self.severities}")
 

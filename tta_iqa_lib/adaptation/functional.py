@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
+from ..imaging.checks import check_choice, check_number
+
 
 def relative_rank_loss(anchor: Tensor, mild: Tensor, severe: Tensor) -> Tensor:
     """The severe copy must lie farther from the image than the mild one: −mean log σ(d_severe − d_mild).
@@ -43,16 +45,24 @@ def score_order_loss(better: Tensor, worse: Tensor, margin: float | Tensor = 0.0
         ValueError: shapes that do not belong together, or a temperature that is not positive.
     """
     _check_shapes(1, better=better, worse=worse)
-    if isinstance(margin, Tensor) and margin.shape not in ((), better.shape):
+    if not isinstance(margin, Tensor):
+        check_number("margin", margin)
+    elif margin.shape not in ((), better.shape):
         raise ValueError(f"margin must be one number or have shape {tuple(better.shape)}; got {tuple(margin.shape)}")
-    _check_positive("temperature", temperature)
+    check_number("temperature", temperature, 0, above=True)
     if not len(better):
         return better.sum()
     return -logsigmoid((better - worse - margin) / temperature).mean()
 
 
 def contrastive_groups(pseudo_scores: Tensor, fraction: float = 0.25) -> tuple[Tensor, Tensor]:
-    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B."""
+    """Indices of the k lowest and the k highest of (B,) scores, k = max(2, ⌊fraction·B⌋). Both empty where 2k > B.
+
+    Raises:
+        ValueError: not (B,), or a fraction outside (0, 0.5].
+    """
+    _check_shapes(1, pseudo_scores=pseudo_scores)
+    check_number("fraction", fraction, 0, 0.5, above=True)
     count = len(pseudo_scores)
     k = max(2, math.floor(fraction * count))
     if 2 * k > count:
@@ -88,8 +98,9 @@ def group_contrastive_loss(
         ValueError: shapes that do not belong together, scores that have no order (NaN), or an impossible setting.
     """
     _check_shapes(2, features=features)
-    if pseudo_scores.shape != features.shape[:1]:
-        raise ValueError(f"need one pseudo-score a row: {len(features)} rows, scores {tuple(pseudo_scores.shape)}")
+    _check_shapes(1, pseudo_scores=pseudo_scores)
+    if len(pseudo_scores) != len(features):
+        raise ValueError(f"pseudo_scores must be one a row of features; got {len(pseudo_scores)} for {len(features)}")
     if pseudo_scores.isnan().any():
         raise ValueError("pseudo_scores hold NaN, which has no place in an order")
     _check_contrast(fraction, temperature, form)
@@ -97,11 +108,9 @@ def group_contrastive_loss(
 
 
 def _check_contrast(fraction: float, temperature: float, form: str) -> None:
-    if form not in ("mean-log", "log-mean"):
-        raise ValueError(f"form must be 'mean-log' or 'log-mean'; got {form!r}")
-    if not 0 < fraction <= 0.5:
-        raise ValueError(f"fraction must lie in (0, 0.5]; got {fraction}")
-    _check_positive("temperature", temperature)
+    check_choice("form", form, ("mean-log", "log-mean"))
+    check_number("fraction", fraction, 0, 0.5, above=True)
+    check_number("temperature", temperature, 0, above=True)
 
 
 def _contrast(features: Tensor, pseudo_scores: Tensor, fraction: float, temperature: float, form: str) -> Tensor:
@@ -125,13 +134,12 @@ def _contrast(features: Tensor, pseudo_scores: Tensor, fraction: float, temperat
 
 
 def _check_shapes(dimensions: int, **tensors: Tensor) -> None:
-    """All of one shape, (B,) or (B, D)."""
+    """Floating-point tensors, all of one shape, (B,) or (B, D)."""
+    for name, tensor in tensors.items():
+        if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{name} must be a floating-point tensor; got {got}")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1 or any(len(shape) != dimensions for shape in shapes.values()):
         wanted = ("(B,)", "(B, D)")[dimensions - 1]
         raise ValueError(f"{' and '.join(shapes)} must have one shape {wanted}; got {list(shapes.values())}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite; got {value}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
+from ..imaging.checks import check_count, check_number
 from ..metrics import srcc
 from .state import Result
 
@@ -19,12 +21,17 @@ class ShiftGate:
     measures nothing, and is left to adapt.
 
     Attributes:
-        threshold: adapt from so many times the distance by chance, of the means or of the variances.
+        threshold: adapt from so many times the distance by chance, of the means or of the variances; infinity: never.
         min_images: batches of fewer pictures are left to the source.
     """
 
     threshold: float = 10.0
     min_images: int = 4
+
+    def __post_init__(self):
+        if not (isinstance(self.threshold, float) and self.threshold == math.inf):
+            check_number("threshold", self.threshold, 0)
+        check_count("min_images", self.min_images, 0)
 
     early = True  # it needs nothing but the measured shift: where it answers "source", no adaptation is computed
 
@@ -51,6 +58,10 @@ class Drifted:
 
     agreement: float = 0.7
     min_images: int = 8
+
+    def __post_init__(self):
+        check_number("agreement", self.agreement, -1, 1)
+        check_count("min_images", self.min_images, 0)
 
     def __call__(self, result: Result) -> bool:
         if len(result.scores) < self.min_images:

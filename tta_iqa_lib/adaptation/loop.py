@@ -6,12 +6,12 @@ reset, and nothing that an interruption could leave behind.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ..imaging.checks import check_count, check_images, check_range
 from .copies import copy_makers
 from .moments import Moments, mean_shift, variance_shift
 from .protocols import ScoringModel
@@ -50,7 +50,8 @@ def adapt_batch(
         ValueError: bad images; they cannot be cut into E episodes; or parameters that cannot differ between episodes.
     """
     images = checked(images, model)
-    if episodes < 1 or len(images) % episodes:
+    check_count("episodes", episodes, 1)
+    if len(images) % episodes:
         raise ValueError(f"{len(images)} images cannot be cut into {episodes} episodes of equal length")
     if episodes > 1 and state != State():
         raise ValueError(f"a state that is carried on goes into one episode; got episodes={episodes}")
@@ -131,18 +132,8 @@ def checked(images: Tensor, model) -> Tensor:
     Raises:
         ValueError: not (B, 3, H, W) floating-point values in [0, 1], or on another device than the model.
     """
-    if images.ndim != 4 or not len(images) or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(
-            f"expected floating-point images (B, 3, H, W) with B ≥ 1; got {images.dtype} {tuple(images.shape)}"
-        )
-    low, high = (float(edge) for edge in images.detach().aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("the images hold values that are not finite (NaN or infinity)")
-    if low < -0.01 or high > 1.01:  # a resized picture may overshoot by a little
-        raise ValueError(
-            f"expected RGB in [0, 1]; got values from {low:.3g} to {high:.3g}. "
-            "Divide 8-bit values by 255, and leave normalising to the model (wrap_model(…, normalise=…))"
-        )
+    check_images(images)
+    check_range(images)
     own = next((p for p in model.parameters() if p.is_floating_point()), images)
     if own.device != images.device:
         raise ValueError(

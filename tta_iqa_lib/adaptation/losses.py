@@ -14,11 +14,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from ..imaging.checks import check_number
 from .context import Context
 from .copies import Ladder, Pair
 from .functional import (
     _check_contrast,
-    _check_positive,
     _contrast,
     contrastive_groups,
     relative_rank_loss,
@@ -43,7 +43,9 @@ class RelativeRank:
     views: InitVar[Pair | None] = None
 
     def __post_init__(self, views: Pair | None) -> None:
+        check_number("weight", self.weight)
         _renamed_views(self, views)
+        _check_copies(self.copies, "mild", "severe")
 
     def __call__(self, context: Context) -> Tensor:
         names = ("clean", "mild", "severe")
@@ -73,8 +75,12 @@ class ScoreOrder:
     views: InitVar[Pair | Ladder | None] = None
 
     def __post_init__(self, views: Pair | Ladder | None) -> None:
-        _check_positive("temperature", self.temperature)
+        check_number("weight", self.weight)
+        check_number("temperature", self.temperature, 0, above=True)
         _renamed_views(self, views)
+        _check_copies(self.copies)
+        if not (self.metric is None or callable(self.metric)):
+            raise TypeError(f"metric must be a function of two batches of images, or None; got {self.metric!r}")
 
     def __call__(self, context: Context) -> Tensor:
         names = ("clean", *self.copies.names)
@@ -106,6 +112,7 @@ class GroupContrastive:
     standardise: bool = True
 
     def __post_init__(self):
+        check_number("weight", self.weight)
         _check_contrast(self.fraction, self.temperature, self.form)
 
     def __call__(self, context: Context) -> Tensor:
@@ -125,11 +132,21 @@ class Anchor:
 
     weight: float = 1.0
 
+    def __post_init__(self):
+        check_number("weight", self.weight)
+
     def __call__(self, context: Context) -> Tensor:
         if len(context.pseudo_scores) < 3:
             return context.skip("Anchor", f"needs at least 3 images in a batch; got {len(context.pseudo_scores)}")
         new, old = (s - s.mean() for s in (context.scores["clean"], context.pseudo_scores))
         return 1 - (new * old).sum() / (new.norm() * old.norm()).clamp_min(1e-12)
+
+
+def _check_copies(copies: object, *names: str) -> None:
+    made = getattr(copies, "names", None)
+    if not callable(copies) or made is None or not set(names) <= set(made):
+        wanted = f"copies by the names {' and '.join(names)}" if names else "copies"
+        raise TypeError(f"copies must make {wanted}, as Pair() does; got {copies!r}")
 
 
 def _renamed_views(loss: RelativeRank | ScoreOrder, views: Pair | Ladder | None) -> None:

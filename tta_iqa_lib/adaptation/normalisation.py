@@ -10,6 +10,7 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ..imaging.checks import check_number
 from .moments import Moments
 
 NORM_LAYERS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, _InstanceNorm)
@@ -40,8 +41,7 @@ class LateNormAffine:
     share: float = 0.5
 
     def __post_init__(self):
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must lie in (0, 1]; got {self.share}")
+        check_number("share", self.share, 0, 1, above=True)
 
     def __call__(self, model: nn.Module) -> dict[str, nn.Parameter]:
         found = norm_affine(model)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..imaging.checks import check_number
+
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
@@ -127,6 +129,9 @@ class PlainLoss:
     copies: CopyMaker | None = None
     needs_moments: bool = False
 
+    def __post_init__(self):
+        check_number("weight", self.weight)
+
     def __call__(self, context: Context) -> Tensor:
         return self.function(context)
 
@@ -155,7 +160,7 @@ def as_loss(loss: Callable[[Context], Tensor]) -> PlainLoss:
         TypeError: it cannot be called.
     """
     if not callable(loss):
-        raise TypeError(f"a loss is a function of the context; got {loss!r}")
+        raise TypeError(f"losses must be functions of the context; got {loss!r}")
     name = getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
     known = {key: getattr(loss, key) for key in ("weight", "copies", "needs_moments") if hasattr(loss, key)}
     return PlainLoss(loss, name, **known)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ..imaging.checks import as_tuple
 from .gates import ShiftGate
 from .normalisation import batchnorm_layers, norm_affine
 from .rules import Adaptive, Batch, First, Source
@@ -56,7 +57,7 @@ def recipe_from(model: nn.Module, settings: dict[str, Any], seed: int) -> Recipe
     """
     learning = {field.name: settings[field.name] for field in fields(Optimisation) if field.name in settings}
     scoring = {name: value for name, value in settings.items() if name not in learning}
-    losses = tuple(learning.pop("losses", ()))
+    losses = as_tuple("losses", learning.pop("losses", ()))
     if learning and not losses:
         raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
     if isinstance(learning.get("params"), str):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
+from ..imaging.checks import check_number
 from .moments import Measured, Moments, blend, mean_shift, variance_shift
 
 
@@ -69,7 +69,7 @@ class Blend(Statistics):
     exact: bool = True
 
     def __post_init__(self):
-        _check_share("alpha", self.alpha)
+        check_number("alpha", self.alpha, 0, 1)
 
     def __call__(self, source, batch, previous, count):
         return blend(source, batch, self.alpha, self.exact)
@@ -83,7 +83,7 @@ class Shrink(Statistics):
     exact: bool = True
 
     def __post_init__(self):
-        _check_not_negative("prior", self.prior)
+        check_number("prior", self.prior, 0)
 
     def __call__(self, source, batch, previous, count):
         return blend(source, batch, count / (count + self.prior), self.exact)
@@ -109,7 +109,7 @@ class Adaptive(Statistics):
     uses_error = True
 
     def __post_init__(self):
-        _check_not_negative("caution", self.caution)
+        check_number("caution", self.caution, 0)
 
     def __call__(self, source, batch, previous, count):
         assert isinstance(batch, Measured)
@@ -133,7 +133,7 @@ class Ema(Statistics):
     exact: bool = True
 
     def __post_init__(self):
-        _check_share("momentum", self.momentum)
+        check_number("momentum", self.momentum, 0, 1)
 
     def __call__(self, source, batch, previous, count):
         return blend(previous, batch, self.momentum, self.exact)
@@ -151,17 +151,18 @@ class First(Statistics):
     share: float = 0.25
 
     def __post_init__(self):
-        _check_share("share", self.share)
+        check_rule("rule", self.rule)
+        check_number("share", self.share, 0, 1)
 
     def at(self, depth: float) -> Statistics:
         return self.rule.at(depth) if depth < self.share else Source()
 
 
-def _check_not_negative(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:  # NaN fails every comparison
-        raise ValueError(f"{name} must not be negative, and finite; got {value}")
+def check_rule(name: str, rule: object) -> None:
+    """Refuse what is no rule.
 
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1]; got {value}")
+    Raises:
+        TypeError: names the argument and what it got.
+    """
+    if not isinstance(rule, Statistics):
+        raise TypeError(f"{name} must be a rule such as Source() or Blend(0.7); got {rule!r}")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from ..imaging.checks import as_tuple, check_choice, check_count, check_number
+from ..imaging.crops import VIEWS
 from .moments import Moments
 from .normalisation import norm_affine
 from .protocols import Gate, OptimizerMaker, ParamPicker, PlainGate, PlainLoss, as_gate, as_loss
-from .rules import Source, Statistics
-
-
-def _check_count(name: str, value: int, smallest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ValueError(f"{name} must be a whole number of at least {smallest}; got {value!r}")
+from .rules import Source, Statistics, check_rule
 
 
 @dataclass(frozen=True)
@@ -100,15 +96,13 @@ class Inference:
     match_source: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "ensemble", tuple(self.ensemble))
+        object.__setattr__(self, "ensemble", as_tuple("ensemble", self.ensemble))
         for name, rule in (("statistics", self.statistics), *(("ensemble", rule) for rule in self.ensemble)):
-            if not isinstance(rule, Statistics):
-                raise TypeError(f"{name} must be a rule such as Source() or Blend(0.7); got {rule!r}")
+            check_rule(name, rule)
         if not isinstance(self.gate, PlainGate):
             object.__setattr__(self, "gate", as_gate(self.gate))
-        if self.views not in (1, 2, 8):
-            raise ValueError(f"there are 1, 2 or 8 symmetric views; got views={self.views!r}")
-        _check_count("crops_per_image", self.crops_per_image, 1)
+        check_choice("views", self.views, VIEWS)
+        check_count("crops_per_image", self.crops_per_image, 1)
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,9 @@ class Optimisation:
     sam_rho: float = 0.0
 
     def __post_init__(self):
-        losses = tuple(loss if isinstance(loss, PlainLoss) else as_loss(loss) for loss in self.losses)
+        losses = tuple(
+            loss if isinstance(loss, PlainLoss) else as_loss(loss) for loss in as_tuple("losses", self.losses)
+        )
         if not losses:
             raise ValueError("an optimisation needs a loss")
         object.__setattr__(self, "losses", losses)
@@ -147,11 +143,10 @@ class Optimisation:
             raise TypeError(f"params must be 'norm-affine' or a function of the model; got {self.params!r}")
         if not (self.optimizer is None or callable(self.optimizer)):
             raise TypeError(f"optimizer must be a function [tensors] → optimiser, or None; got {self.optimizer!r}")
-        _check_count("steps", self.steps, 0)
-        _check_count("seed", self.seed, 0)
-        for name, value in (("lr", self.lr), ("sam_rho", self.sam_rho)):
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a number ≥ 0; got {value!r}")
+        check_count("steps", self.steps, 0)
+        check_count("seed", self.seed, 0)
+        check_number("lr", self.lr, 0)
+        check_number("sam_rho", self.sam_rho, 0)
 
 
 @dataclass(frozen=True)

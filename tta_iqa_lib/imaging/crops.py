@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch.nn.functional import interpolate
+
+from .checks import check_choice, check_count, check_image
+
+VIEWS = (1, 2, 8)  # how many symmetric views of a picture there are: itself; mirrored, too; turned, too
 
 
 def pad_to(image: torch.Tensor, size: int) -> torch.Tensor:
     """(3, H, W) → (3, ≥size, ≥size): what is too small is mirrored at its edges, never stretched."""
+    check_image(image)
+    check_count("size", size, 1)
     for axis in (1, 2):
         length = image.shape[axis]
         if length < size:
@@ -37,9 +45,10 @@ def square_side(count: int) -> int:
     Raises:
         ValueError: `count` is no square number.
     """
-    side = round(max(count, 0) ** 0.5)
-    if side * side != count or count < 1:
-        raise ValueError(f"count must be a square number (1, 4, 9, …); got {count}")
+    whole = isinstance(count, Integral) and not isinstance(count, bool) and count > 0
+    side = round(count**0.5) if whole else 0
+    if not side or side * side != count:
+        raise ValueError(f"count must be a square number (1, 4, 9, …); got {count!r}")
     return side
 
 
@@ -50,8 +59,7 @@ def crop_starts(length: int, size: int, side: int) -> list[int]:
 
 def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W)."""
-    if count not in (1, 2, 8):
-        raise ValueError(f"there are 1, 2 or 8 symmetric views; got {count}")
+    check_choice("count", count, VIEWS)
     sides = [images, images.flip(3)][:count]
     if count < 8:
         return sides
@@ -62,6 +70,8 @@ def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
 
 def resize_to(image: torch.Tensor, side: int) -> torch.Tensor:
     """(3, H, W) → the same with a shorter side of `side` pixels; the ratio of the sides stays."""
+    check_image(image)
+    check_count("side", side, 1)
     ratio = side / min(image.shape[1:])
     shape = [max(side, round(ratio * length)) for length in image.shape[1:]]
     return interpolate(image[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)

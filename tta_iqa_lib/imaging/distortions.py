@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from .checks import as_tuple, check_images, check_number, check_range
+
 
 def _column(values: Tensor) -> Tensor:
     """(B,) → (B, 1, 1, 1), to multiply with images."""
@@ -226,27 +228,29 @@ def distort(
         (B, 3, H, W) in [0, 1], a new tensor.
 
     Raises:
-        ValueError: wrong shapes, an unknown kind, or a severity outside [0, 1].
+        ValueError: wrong shapes, an unknown kind, images or a severity outside [0, 1].
     """
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(f"expected floating-point images (B, 3, H, W); got {images.dtype} {tuple(images.shape)}")
+    check_images(images, smallest=0)
+    if images.device.type == "cpu" and len(
+        images
+    ):  # on a GPU this test would wait for the device, and the one below, too
+        check_range(images)
     if images.dtype in (torch.float16, torch.bfloat16):
         return distort(images.float(), kind, severity, generator).to(images.dtype)
     if not isinstance(severity, Tensor):
-        if not 0 <= severity <= 1:
-            raise ValueError(f"severity must lie in [0, 1]; got {severity}")
+        check_number("severity", severity, 0, 1)
         severity = torch.full((len(images),), float(severity))
     elif severity.shape != (len(images),):
         raise ValueError(f"severity must have shape ({len(images)},); got {tuple(severity.shape)}")
     elif severity.device.type == "cpu" and len(severity) and not (severity.min() >= 0 and severity.max() <= 1):
-        raise ValueError("every severity must lie in [0, 1]")  # on a GPU this test would wait for the device
+        raise ValueError(f"every severity must lie in [0, 1]; got {severity.tolist()}")
     severity = severity.to(images.device, images.dtype).clamp(0, 1)
-    kinds = [kind] * len(images) if isinstance(kind, str) else list(kind)
+    kinds = [kind] * len(images) if isinstance(kind, str) else list(as_tuple("kind", kind))
     if len(kinds) != len(images):
-        raise ValueError(f"{len(kinds)} kinds for {len(images)} images")
-    unknown = sorted(set(kinds) - set(DISTORTIONS))
+        raise ValueError(f"kind must be one name, or one for each of {len(images)} images; got {len(kinds)} names")
+    unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in DISTORTIONS)]
     if unknown:
-        raise ValueError(f"unknown distortion {unknown[0]!r}; there are {', '.join(DISTORTIONS)}")
+        raise ValueError(f"kind: unknown distortion {unknown[0]!r}; there are {', '.join(DISTORTIONS)}")
     result = images.clone()
     for name in sorted(set(kinds)):
         rows = torch.tensor([i for i, k in enumerate(kinds) if k == name], device=images.device)

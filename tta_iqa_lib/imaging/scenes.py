@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .checks import check_choice, check_count
+
 # The natural colour photographs that installed packages carry, with their authors' licences in data/README.md.
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
@@ -63,13 +65,15 @@ def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "dis
 
     Args:
         seed: decides everything.
-        size: height and width in pixels.
+        size: height and width in pixels, 12 or more.
         leaves: number of shapes; radii follow a power law, r⁻³.
         shape: "disc" or "square" (turned squares).
 
     Returns:
         (3, size, size) in [0, 1].
     """
+    check_choice("shape", shape, ("disc", "square"))
+    check_count("size", size, 12)
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     canvas = np.ones((size, size, 3)) * _palette(generator, 1)[0]
@@ -101,6 +105,7 @@ def dead_leaves(seed: int, size: int = 256, leaves: int = 900, shape: str = "dis
 
 def clouds(seed: int, size: int = 256) -> torch.Tensor:
     """Soft 1/f fields cut by contour lines and stripes: landscapes and cloth. (3, size, size) in [0, 1]."""
+    check_count("size", size, 2)
     generator = np.random.default_rng(seed)
     field = _texture(generator, size, generator.uniform(1.9, 2.4))
     grain = _texture(generator, size, 0.7)

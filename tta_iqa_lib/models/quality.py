@@ -6,11 +6,17 @@ cannot be forgotten. `model(images, with_features=True)` gives (scores (B,), fea
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..imaging.checks import as_tuple, check_choice, check_count, check_number
+from ..imaging.crops import VIEWS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOMENTS = ("feature_mean", "feature_cov", "score_mean", "score_std")
@@ -47,6 +53,10 @@ class ScoringModel(nn.Module):
         recipe: str | None = None,
     ):
         super().__init__()
+        check_choice("views", views, VIEWS)
+        for name, pixels in (("crop", crop), ("side", side)):
+            if pixels is not None:
+                check_count(name, pixels, 1)
         self.higher_is_better, self.predicts = higher_is_better, predicts
         self.crop, self.views, self.side, self.recipe = crop, views, side, recipe
         for name in MOMENTS:
@@ -62,6 +72,21 @@ class ScoringModel(nn.Module):
     def forward(self, images: Tensor, with_features: bool = False):
         """(B, 3, H, W), RGB in [0, 1] → scores (B,); with features, (scores, features (B, D))."""
         raise NotImplementedError
+
+
+def per_channel(name: str, values: float | Sequence[float], above: float = -math.inf) -> list[float]:
+    """One finite number above `above` for all channels, or three, one each.
+
+    Raises:
+        TypeError, ValueError: they are not.
+    """
+    given: Any = values.tolist() if isinstance(values, Tensor) else values
+    numbers = [given] if isinstance(given, Real) else as_tuple(name, given)
+    for number in numbers:
+        check_number(name, number, above, above=True)
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"{name} must hold one number, or one for each of three channels; got {values!r}")
+    return [float(number) for number in numbers]
 
 
 class QualityModel(ScoringModel):
@@ -86,8 +111,8 @@ class QualityModel(ScoringModel):
     ):
         super().__init__(**about)
         self.features, self.regressor = features, regressor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(per_channel("mean", mean)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(per_channel("std", std, above=0)).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, with_features: bool = False):
         """(B, 3, H, W) in [0, 1] → scores (B,); with features: (scores (B,), features (B, D))."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..imaging.checks import as_tuple
 from .features import run_with_features
-from .quality import ScoringModel
+from .quality import ScoringModel, per_channel
 
 
 class WrappedModel(ScoringModel):
@@ -74,16 +75,21 @@ def wrap_model(
         crop, views, predicts, side: what it was trained on, see `ScoringModel`.
 
     Raises:
-        ValueError: no layer of that name; views other than 1, 2 or 8.
+        TypeError, ValueError: no module; no layer of that name; an impossible setting.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module; got {module!r}")
     names = [name for name, _ in module.named_modules() if name]
     if features is not None and features not in names:
         raise ValueError(
-            f"no layer '{features}' in the module; pass features= one of {', '.join(names[-12:])} (last of {len(names)})"
+            f"features: no layer {features!r} in the module; pass one of {', '.join(names[-12:])} (last of {len(names)})"
         )
-    if views not in (1, 2, 8):
-        raise ValueError(f"views must be 1, 2 or 8; got {views!r}")
-    mean, std = normalise or ((0.0,), (1.0,))
+    if not (score is None or callable(score)):
+        raise TypeError(f"score must be a function of the module's output, or None; got {score!r}")
+    looks = as_tuple("normalise", normalise or (0.0, 1.0))
+    if len(looks) != 2:
+        raise ValueError(f"normalise must be a pair (mean, std); got {normalise!r}")
+    mean, std = per_channel("normalise", looks[0]), per_channel("normalise", looks[1], above=0)
     like = next((p for p in module.parameters()), torch.zeros(()))
     mean, std = (torch.as_tensor(v, dtype=like.dtype, device=like.device).view(1, -1, 1, 1) for v in (mean, std))
     about = {"higher_is_better": higher_is_better, "crop": crop, "views": views, "predicts": predicts, "side": side}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..imaging.checks import check_choice, check_count
+from ..imaging.checks import as_tuple, check_choice, check_count
 from .loop import adapt_batch, checked
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .recipes import recipe_from

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf slides test test-bridges test-graders audit lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf slides test test-bridges test-graders matrix audit lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ test-graders: $(READY) ## grade the assignments with nbgrader and otter-grader, 
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(GRADERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/book.pth
 	PYTHONPATH=$(CURDIR) $(ONE) $(GRADERS)/bin/python tests/teaching/kit/bridges.py
 
+matrix: $(READY) ## test the wheel and the sdist on each Python there is, with the newest packages and the oldest
+	$(BIN)/python tests/matrix.py $(MATRIX)
+
 audit: ## look the packages of requirements.lock up among the known weaknesses
 	$(PYTHON) -m venv _build/audit
 	_build/audit/bin/python -m pip install --quiet pip-audit
@@ -68,7 +71,7 @@ photographs: $(READY) ## train the shipped model of human opinions: make photogr
 	$(BIN)/tta-iqa train "$(strip $(LIVE))" --name "LIVE Challenge" --seed 0 --out data/models/photographs.safetensors
 
 clean: ## remove what was built; .venv stays
-	rm -rf _build _vendor build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf _build _vendor build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # The stamp is older than neither file, so a second run installs nothing.
 $(READY): pyproject.toml requirements.lock

@@ -29,6 +29,7 @@ def build() -> int:
     )
     if code == 0:
         trim_icons()
+        guard()
         if repository:
             colab.add_install_cells(repository)
         print(f"\nThe book is built. Open it:   xdg-open {SITE / 'index.html'}")
@@ -64,6 +65,36 @@ def trim_icons() -> None:
         ICON.sub(keep, script.read_text(encoding="utf-8")), encoding="utf-8"
     )
     script.with_suffix(".js.map").unlink(missing_ok=True)
+
+
+# What a page may load and run: its own site's files and what it makes itself (`file:` stands for the site of a page that
+# is opened from a folder). The theme and the players have scripts inside their pages; the model's runtime is
+# WebAssembly; a text is never run as code.
+POLICY = "; ".join(
+    [
+        "default-src 'self' file:",
+        "script-src 'self' file: blob: 'unsafe-inline' 'wasm-unsafe-eval'",
+        "style-src 'self' file: 'unsafe-inline'",
+        "img-src 'self' file: data: blob:",
+        "font-src 'self' file: data:",
+        "connect-src 'self' file: blob: data:",
+        "worker-src 'self' file: blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+    ]
+)
+GUARD = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+
+
+def guard() -> None:
+    """Put every page under `POLICY`, before its first script."""
+    for page in SITE.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if "_static" not in page.parts and GUARD not in text:
+            charset = '<meta charset="utf-8" />'
+            page.write_text(
+                text.replace(charset, f"{charset}\n    {GUARD}", 1), encoding="utf-8"
+            )
 
 
 def jupyter_book(*arguments: str) -> int:

@@ -202,3 +202,23 @@ def test_docstrings_cite_as_the_chapters_do(site):
     unlisted = {k for k, title in titles.items() if title not in text}
     assert unlisted == {"xue2014gmsd"}  # cited by a private function alone
     assert page.count('role="doc-biblioentry"') == len(cited) - 1
+
+
+OUTSIDE = """() => new Promise((tell) => {
+    document.addEventListener('securitypolicyviolation', (event) => tell(event.effectiveDirective));
+    new Image().src = 'http://example.org/pixel.png';
+    setTimeout(() => tell('nothing refused it'), 5000);
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_a_page_may_load_nothing_from_elsewhere(browser, roots, path, scheme):
+    """The browser itself refuses it, and a text is not run as code."""
+    page = browser.new_page()
+    page.goto(f"{roots[scheme]}/{path}", wait_until="load")
+    assert page.evaluate(OUTSIDE) == "img-src"
+    policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
+    assert "'wasm-unsafe-eval'" in policy and "'unsafe-eval'" not in policy
+    first = "document.querySelector('script, meta[http-equiv=Content-Security-Policy]').tagName"
+    assert page.evaluate(first) == "META"
+    page.close()

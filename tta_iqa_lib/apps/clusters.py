@@ -90,6 +90,7 @@ def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
     journal = part_journal(plan, "ray")
     if not numbers:
         return
+    ray.data.DataContext.get_current().enable_progress_bars = False  # whoever takes the rows has one
     blocks = min(len(numbers), BLOCKS * actors)
     items = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
     done = items.map_batches(

@@ -82,7 +82,7 @@ def _compared(found: Database, record: Layout | None, sample: int | None, progre
         faults.append(f"{contents} {record.contents[1]}; the authors published {record.contents[0]}")
     scores = found.scores if record is None or record.higher_is_better else -found.scores
     if np.isfinite(scores).all():
-        low, high = scores.min(), scores.max()
+        low, high = scores.min() + 0.0, scores.max() + 0.0  # no -0
         facts.append(f"opinions from {low:.4g} to {high:.4g}")
         if record:
             faults += _range(low, high, record)

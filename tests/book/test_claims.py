@@ -122,3 +122,13 @@ def test_light_moves_the_first_layer_of_a_pretrained_network_far_and_the_last_on
             assert by_layer[0] > 100 > 10 > by_layer[-3:].max(), target
         elif light in ("cast", "contrast"):
             assert 100 > by_layer[0] > 10 > by_layer[-3:].max(), target
+
+
+def test_of_the_rivals_on_opinions_only_actmad_gains_and_single_images_lose():
+    """Chapter 9."""
+    lines = results("opinions-reduced-others")["summary"]
+    found = {(x["method"], x["on"]): x for x in lines if x["minus"] == "source"}
+    assert found["actmad (thrifty)", "test: database"]["low"] > 0 > found["lean", "test: none"]["high"]
+    for method in ("order, frozen (thrifty)", "ssa (thrifty)", "psc (thrifty)"):
+        for kind in ("database", "light", "none"):
+            assert found[method, f"test: {kind}"]["low"] < 0 < found[method, f"test: {kind}"]["high"]

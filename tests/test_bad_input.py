@@ -355,13 +355,13 @@ def test_correlations_of_any_two_vectors(pred, data):
 @pytest.mark.parametrize(
     ("wrong", "got"),
     [
-        (torch.rand(4, 1), r"\(4, 1\)"),
-        (torch.rand(()), r"\(\)"),
-        (torch.rand(3), "3 "),
+        (torch.tensor(SCORES)[:, None], r"\(4, 1\)"),
+        (torch.tensor(0.5), r"\(\)"),
+        (torch.tensor(SCORES[:3]), "3 "),
         (["a", "b", "c", "d"], "'a'"),
         ([1, [2], 3, 4], "1, "),
         (None, "None"),
-        (torch.rand(4) * 1j, "tensor"),
+        (torch.tensor(SCORES) * 1j, "tensor"),
     ],
     ids=str,
 )

@@ -582,7 +582,7 @@ def test_folded_episodes_average_their_views_as_a_loop_does(statistics):
 
 
 def test_impossible_views_are_an_error():
-    with pytest.raises(ValueError, match="1, 2 or 8 symmetric views"):
+    with pytest.raises(ValueError, match="views must be 1, 2 or 8"):
         Adapter(tiny_model(), views=4)
     with pytest.raises(ValueError, match="square"):
         Adapter(tiny_model(), views=8)(pictures(3)[..., :24])

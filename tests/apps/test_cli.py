@@ -164,18 +164,22 @@ def test_a_pack_and_the_experiment_on_it(tmp_path, folder, monkeypatch):
     assert twice.exit_code == 2 and "NAME=PATH, each name once" in twice.stderr
     seen = []
 
-    def fake(place, processes, role):
-        seen.append((place.pack, place.scale, processes, role))
+    def fake(place, processes, role, grid):
+        seen.append((place.pack, place.scale, processes, role, grid))
         return {"about": {}, "truth": {}, "runs": []}
 
     monkeypatch.setattr(study, "run_study", fake)
     monkeypatch.setattr(summary, "summarise", lambda _results: [])
     monkeypatch.setattr(summary, "text_table", lambda _results: "the table")
     out = tmp_path / "o.json"
-    found = run("opinions", packed, "--scale", "reduced", "--role", "test", "--processes", "3", "--out", out)
+    found = run(
+        "opinions", packed, "--scale", "reduced", "--role", "test", "--grid", "others", "--processes", "3", "--out", out
+    )
     assert found.exit_code == 0 and "the table" in found.stdout and out.is_file()
-    assert seen == [(str(packed), "reduced", 3, "test")]
-    assert run("opinions", packed, "--scale", "tiny").exit_code == 2
+    assert seen == [(str(packed), "reduced", 3, "test", "others")]
+    assert (
+        run("opinions", packed, "--scale", "tiny").exit_code == run("opinions", packed, "--grid", "tiny").exit_code == 2
+    )
 
 
 def test_a_picture_is_reduced_to_the_side_that_the_model_knows(tmp_path):

@@ -58,12 +58,12 @@ def recipe_from(model: nn.Module, settings: dict[str, Any], seed: int) -> Recipe
     learning = {field.name: settings[field.name] for field in fields(Optimisation) if field.name in settings}
     scoring = {name: value for name, value in settings.items() if name not in learning}
     losses = as_tuple("losses", learning.pop("losses", ()))
-    if learning and not losses:
-        raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
     if isinstance(learning.get("params"), str):
         if learning["params"] != "norm-affine":
             raise ValueError(f"params must be 'norm-affine' or a function of the model; got {learning['params']!r}")
         learning["params"] = norm_affine
+    if learning and not losses:
+        raise ValueError(f"{next(iter(learning))}= is for losses, and there are none: pass losses=[…], or leave it out")
     default, normalised = recipe_of(model).inference, bool(batchnorm_layers(model))
     if not losses and "statistics" not in scoring:
         if not normalised:

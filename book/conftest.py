@@ -1,8 +1,9 @@
 """`pytest --nbval book` is for the chapters: `book/tools.py lint` names its folder, and assignments have no stored outputs."""
 
-import nbval.plugin
+from nbval.plugin import IPyNbCell
 
-from workshop.outputs import Cell
+from workshop.outputs import with_numbers
 
 collect_ignore = ["lint", "assignments"]
-nbval.plugin.IPyNbCell = Cell  # by this name nbval makes a notebook's cells
+# What nbval does to each text before it compares.
+IPyNbCell.sanitize = with_numbers(IPyNbCell.sanitize)

@@ -5,9 +5,9 @@ more units under `nbval_units` in its metadata, and says why under `nbval_reason
 """
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
-
-from nbval.plugin import IPyNbCell
+from functools import wraps
 
 # What rounding can move: a number with decimals or an exponent, or a percentage. Counts, versions and digits in a name
 # are words. The spaces before a number belong to it, since a sign takes one's place.
@@ -42,12 +42,15 @@ class Printed(str):
         return not (isinstance(other, str) and agree(self, other, self.units))
 
 
-class Cell(IPyNbCell):
-    """nbval's cell, with this module's comparison."""
+def with_numbers(sanitize: Callable) -> Callable:
+    """nbval's `IPyNbCell.sanitize`, whose texts compare as `Printed`."""
 
-    def sanitize(self, s):
-        text = super().sanitize(s)
+    @wraps(sanitize)
+    def sanitized(cell, s):
+        text = sanitize(cell, s)
         if isinstance(text, str):
             text = Printed(text)
-            text.units = self.cell.metadata.get("nbval_units", 1)
+            text.units = cell.cell.metadata.get("nbval_units", 1)
         return text
+
+    return sanitized

@@ -1,12 +1,15 @@
 """A fresh run may round differently from the stored one, and may do nothing else."""
 
+import subprocess
+import sys
+from functools import partial
 from types import SimpleNamespace
 
 import nbformat
 import pytest
-from nbval.plugin import get_sanitize_patterns, nocolors
+from nbval.plugin import IPyNbCell, get_sanitize_patterns, nocolors
 from test_project import ROOT
-from workshop.outputs import Cell, agree
+from workshop.outputs import agree, with_numbers
 
 PLAYER = '<img alt="haze: SRCC {}, 20 crops." src="data:image/png;base64,{}"><input max="{}">'
 
@@ -65,7 +68,8 @@ def test_units_widen_numbers_alone():
 
 def compare(stored: str, fresh: str, **metadata) -> bool:
     """nbval's comparison of a cell that shows `stored` with a run of it that shows `fresh`."""
-    cell = Cell.__new__(Cell)
+    cell = IPyNbCell.__new__(IPyNbCell)
+    cell.sanitize = partial(with_numbers(IPyNbCell.sanitize), cell)
     cell.cell = nbformat.v4.new_code_cell(metadata=metadata)
     cell.colors = nocolors
     patterns = dict(get_sanitize_patterns((ROOT / "tests" / "nbval.cfg").read_text(encoding="utf-8")))
@@ -86,3 +90,15 @@ def test_a_cell_may_allow_more():
     assert not compare("0.83", "0.86")
     assert compare("0.83", "0.86", nbval_units=3)
     assert not compare("0.83", "0.87", nbval_units=3)
+
+
+def test_nbval_compares_so_under_the_books_conftest(tmp_path):
+    """Of two cells one is off by a unit of the last digit, the other by two."""
+    cells = [nbformat.v4.new_code_cell(f"print('SRCC {value}')") for value in (0.84, 0.85)]
+    for cell in cells:
+        cell.outputs = [nbformat.v4.new_output("stream", text="SRCC 0.83\n")]
+    path = tmp_path / "chapter.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "--nbval", path]
+    done = subprocess.run(command, cwd=ROOT / "book", capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr

@@ -94,7 +94,7 @@ def test_a_cell_may_allow_more():
 
 def test_nbval_compares_so_under_the_books_conftest(tmp_path):
     """Of two cells one is off by a unit of the last digit, the other by two."""
-    cells = [nbformat.v4.new_code_cell(f"print('SRCC {value}')") for value in (0.84, 0.85)]
+    cells = [nbformat.v4.new_code_cell(f"print('SRCC {value}')", execution_count=1) for value in (0.84, 0.85)]
     for cell in cells:
         cell.outputs = [nbformat.v4.new_output("stream", text="SRCC 0.83\n")]
     path = tmp_path / "chapter.ipynb"

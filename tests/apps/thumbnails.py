@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MODEL = ["--model", "source-0", "--crops", "1", "--adapt"]
+MODEL = ["--model", "source-0", "--crops", "1", "--method", "bn-batch"]  # statistics alone: minutes, not hours
 WATCH = """
 import json, resource, subprocess, sys
 program = "from tta_iqa_lib.apps.cli import app; app()"

@@ -149,6 +149,5 @@ def _compared(
             yield f"\n{'':6s}{name:24s}{method:24s}difference"
             found = compare(sign * scores, sign * np.array(theirs), database.scores, contents)
             for metric, (before, after, change) in found.items():
-                difference = f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-                yield f"{metric:6s}{before!s:24s}{after!s:24s}{difference}"
+                yield f"{metric:6s}{before!s:24s}{after!s:24s}{change.signed()}"
         yield ""

@@ -4,17 +4,10 @@ import pytest
 import torch
 from helpers import tiny_model
 
-from tta_iqa_lib.experiments.haze import InHaze, damaged_photographs, in_haze, table
+from tta_iqa_lib.experiments.haze import InHaze, in_haze, table
+from tta_iqa_lib.imaging.albums import album
 from tta_iqa_lib.imaging.distortions import distort
 from tta_iqa_lib.metrics import srcc
-
-
-def test_each_photograph_comes_sharp_and_twice_made_worse():
-    pictures = damaged_photographs(96, 64)
-    assert pictures.shape == (24, 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
-    changes = (pictures.unflatten(0, (8, 3)) - pictures[::3, None]).abs().mean((2, 3, 4))
-    assert (changes[:, 0] == 0).all() and (changes[:, 2] > changes[:, 1]).all() and (changes[:, 1] > 0).all()
-    assert torch.equal(pictures, damaged_photographs(96, 64))
 
 
 def test_agreement_is_with_the_source_in_clear_air():
@@ -23,7 +16,7 @@ def test_agreement_is_with_the_source_in_clear_air():
     nothing, thick = in_haze(model, (0.0, 0.8))
     assert nothing.source == pytest.approx(1) and nothing.severity == 0
     with torch.no_grad():
-        clear = damaged_photographs(64, 64)
+        clear = album(64).images
         assert thick.source == pytest.approx(srcc(model(distort(clear, "haze", 0.8)), model(clear)))
     assert thick.source != thick.adapted
 

@@ -13,6 +13,7 @@ from tta_iqa_lib.adaptation import (
     blend,
     mean_shift,
     measure,
+    moments,
     sampling_error,
     variance_shift,
 )
@@ -28,6 +29,16 @@ def test_batch_moments_are_mean_and_biased_variance_of_each_episode(shape, episo
     expected = [moments_of(part) for part in x.chunk(episodes)]
     assert found.mean.shape == found.var.shape == (episodes, 5)
     assert close(found, [torch.stack(m) for m in zip(*expected, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moments_taken_some_images_at_a_time_are_those_of_all_and_write_into_nothing(monkeypatch, dtype):
+    x = torch.randn(7, 3, 5, 5).to(dtype)
+    before, whole = x.clone(), measure(x)
+    monkeypatch.setattr(moments, "CACHED", 2 * x[0].numel())
+    assert all(map(torch.equal, measure(x), whole)) and torch.equal(x, before)
+    tracked = x.clone().requires_grad_()
+    assert all(map(torch.equal, measure(tracked), whole)) and batch_moments(tracked).var.requires_grad
 
 
 def test_half_precision_moments_are_taken_in_single_precision():

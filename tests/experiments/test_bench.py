@@ -9,7 +9,8 @@ from helpers import tiny_model
 
 from tta_iqa_lib.adaptation.adapter import Adapter
 from tta_iqa_lib.experiments import bench
-from tta_iqa_lib.experiments.bench import RECIPES, Setting, floor_of, run_bench, settings_of
+from tta_iqa_lib.experiments.bench import run_bench, settings_of
+from tta_iqa_lib.experiments.contestants import RECIPES, Setting, floor_of
 from tta_iqa_lib.models.quality import QualityModel
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CACHED = 2**20  # values of a temporary, 4 MB in single precision
+
 
 class Moments(NamedTuple):
     """Mean and (biased) variance per channel, each (C,) or, for E episodes, (E, C)."""
@@ -63,17 +65,28 @@ def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
 
 def _image_moments(x: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
     """Mean and variance over the positions of each image: (E·B, C, …) → (E, B, C) each, in single precision at least."""
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if x.ndim == 2:
-        mean, var = x, torch.zeros_like(x)
-    else:
-        positions = tuple(range(2, x.ndim))
-        if x.is_cuda:  # one kernel
-            var, mean = torch.var_mean(x, positions, correction=0)
-        else:  # the same in two passes, several times as fast on a CPU
-            centre = x.mean(positions, keepdim=True)
-            mean, var = centre.flatten(1), (x - centre).square().mean(positions)
+    if x.is_cuda or (torch.is_grad_enabled() and x.requires_grad):
+        mean, var = _over_positions(x)
+    else:  # A large temporary waits for fresh pages of memory longer than it computes: a few images stay in the cache.
+        some = max(1, CACHED // max(1, x[:1].numel()))
+        means, variances = zip(*map(_over_positions, x.split(some)), strict=True)
+        mean, var = torch.cat(means), torch.cat(variances)
     return mean.unflatten(0, (episodes, -1)), var.unflatten(0, (episodes, -1))
+
+
+def _over_positions(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the positions of each image, (E·B, C) each."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    positions = tuple(range(2, x.ndim))
+    if not positions:
+        return x, torch.zeros_like(x)
+    if x.is_cuda:  # one kernel
+        var, mean = torch.var_mean(x, positions, correction=0)
+        return mean, var
+    centre = x.mean(positions, keepdim=True)  # the same in two passes, several times as fast on a CPU
+    deviation = x - centre
+    squares = deviation.square() if deviation.requires_grad else deviation.square_()
+    return centre.flatten(1), squares.mean(positions)
 
 
 def _pooled(means: Tensor, variances: Tensor) -> Moments:

@@ -89,7 +89,8 @@ def bench(
 ) -> None:
     """What adapting costs on this machine, as ratios to a plain forward pass, to the least possible, to the published way."""
     from ...experiments.analysis import write_results
-    from ...experiments.bench import NETWORKS, RECIPES, run_bench, settings_of, table
+    from ...experiments.bench import run_bench, settings_of, table
+    from ...experiments.contestants import NETWORKS, RECIPES
     from ...models.saving import data_folder
 
     for names, known in ((networks, NETWORKS), (recipe, RECIPES), (precision, ("float32", "bfloat16"))):

@@ -6,6 +6,7 @@ python book/tools.py lint                     the chapters keep the rules of CON
 python book/tools.py build                    the static pages, in _build/html
 python book/tools.py pdf                      the same pages as one file, _build/book.pdf
 python book/tools.py slides                   slides of each chapter, in _build/slides
+python book/tools.py versions SITE            a switch between the versions of the book that lie in a folder of pages
 python book/tools.py vendor                   what the pages need beside themselves (build does it, too)
 """
 
@@ -19,6 +20,7 @@ from workshop.pages import build
 from workshop.paper import pdf
 from workshop.slides import slides
 from workshop.vendor import vendor
+from workshop.versions import versions
 
 
 def main() -> int:
@@ -31,6 +33,7 @@ def main() -> int:
     commands.add_parser("slides")
     commands.add_parser("check-figures")
     commands.add_parser("lint")
+    commands.add_parser("versions").add_argument("site", type=Path)
     commands.add_parser("execute").add_argument("notebooks", nargs="*", type=Path)
     arguments = parser.parse_args()
     match arguments.command:
@@ -44,6 +47,8 @@ def main() -> int:
             return build() or pdf()  # never an older book
         case "slides":
             return build() or slides()
+        case "versions":
+            return versions(arguments.site)
         case "check-figures":
             faults = check_figures(list_notebooks())
             print("\n".join(faults) or "every figure has alt text and a caption")

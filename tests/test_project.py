@@ -72,6 +72,12 @@ def test_lock_leaves_the_cuda_packages_to_torch():
     assert not [name for name in locked_versions() if re.match("cuda|nvidia|triton", name)]
 
 
+def test_hooks_before_a_commit_run_the_locked_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    pinned = [hook["additional_dependencies"] for hook in hooks]
+    assert pinned == [[f"ruff=={locked_versions()['ruff']}"]] * len(hooks) and hooks
+
+
 def test_installed_versions_are_in_range():
     for name, requirement in project_requirements().items():
         try:

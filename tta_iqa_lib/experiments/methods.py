@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import piq
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +87,8 @@ def _gmsd(distorted: Tensor, reference: Tensor) -> Tensor:
 
     A tenth of its scale counts as one deviation of the source's scores; declared, not fitted.
     """
+    import piq  # here, as it brings torchvision: more than a second
+
     return -piq.gmsd(distorted, reference, reduction="none") / 0.1
 
 

@@ -29,8 +29,7 @@ from .output import print_lines, report, save
 
 if TYPE_CHECKING:
     from ...datasets.databases import Database
-    from ..results import Results
-    from ..scoring import Row
+    from ..results import Results, Row
 
 HEADER = ("database", "method", "path", "opinion", "score", "source_score", "decision", "reason")
 FEWEST = 8  # images that can be compared

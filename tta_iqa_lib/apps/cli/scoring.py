@@ -66,8 +66,8 @@ def score(
     """
     import torch
 
-    from ..journals import journal_beside, score_open
     from ..results import Results
+    from ..resuming import journal_beside, score_open
     from ..scoring import cut_batches
 
     try:

@@ -69,12 +69,12 @@ class Results:
         return sum(bool(row.error) for row in self.rows)
 
     def summary(self) -> str:
-        """How many batches were adapted, and why the others were not."""
+        """How many batches were adapted, and why the others were not, or not as the method has it."""
         total = self._batches.total()
         adapted = sum(n for (decision, _), n in self._batches.items() if decision != "source")
         left = [
-            f"{n} left to the source model{reason and ': '}{reason}"
+            f"{n} left to the source model{reason and ': '}{reason}" if decision == "source" else f"{n} {reason}"
             for (decision, reason), n in self._batches.items()
-            if decision == "source"
+            if decision == "source" or reason
         ]
         return "; ".join([f"adapted to {adapted} of {total} batches", *left])

@@ -9,10 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.apps.parts import merge
 from tta_iqa_lib.apps.plans import Plan, write_plan
 from tta_iqa_lib.apps.results import HEADER, cells
 from tta_iqa_lib.apps.settings import Settings
-from tta_iqa_lib.apps.shards import merge
 from tta_iqa_lib.apps.tables import write_table
 
 

@@ -209,14 +209,14 @@ def test_the_books_page_of_commands_is_what_the_program_says():
 
 
 def test_printing_takes_time_that_grows_with_the_number_of_pictures_not_with_its_square(monkeypatch, tmp_path):
-    from tta_iqa_lib.apps import journals
+    from tta_iqa_lib.apps import resuming
     from tta_iqa_lib.apps.cli import scoring as command
-    from tta_iqa_lib.apps.scoring import Row
+    from tta_iqa_lib.apps.results import Row
 
     def at_once(_scorer, batches, _journal, _workers):
         return ((i, [Row(path, 0.5, 0.5) for path in batch]) for i, batch in enumerate(batches))
 
-    monkeypatch.setattr(journals, "score_open", at_once)
+    monkeypatch.setattr(resuming, "score_open", at_once)
     took = {}
     for count in (2_000, 16_000):
         files = [tmp_path / f"{i:06d}.jpg" for i in range(count)]

@@ -54,13 +54,31 @@ def test_a_table_names_paths_relative_to_itself(folder, delimiter, encoding):
     assert find_images([folder / "t.csv"]) == [folder / "deep/é.png", folder / "b.png"]
 
 
+def test_a_workbook_or_parquet_names_them_too(folder):
+    openpyxl, pyarrow = pytest.importorskip("openpyxl"), pytest.importorskip("pyarrow")
+    book = openpyxl.Workbook()
+    for row in (["n", "path"], [1, "deep/é.png"], [2, "b.png"]):
+        book.active.append(row)
+    book.save(folder / "t.xlsx")
+    table = pyarrow.table({"n": [1, 2], "path": ["deep/é.png", "b.png"]})
+    pytest.importorskip("pyarrow.parquet").write_table(table, folder / "t.parquet")
+    for name in ("t.xlsx", "t.parquet"):
+        assert find_images([folder / name]) == [folder / "deep/é.png", folder / "b.png"]
+    book.active.append([3, None])
+    book.save(folder / "t.xlsx")
+    with pytest.raises(DatabaseError, match=r"t\.xlsx', line 4: no path"):
+        find_images([folder / "t.xlsx"])
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        (["file", "b.png"], "one column 'path'; it has file"),
+        (["file", "b.png"], "no column 'path'; it has file"),
+        ([], "no column 'path'; it has none"),
         (["path", "b.png", "none.png"], r"none\.png' \(line 3\)"),
         (["path", "b.png", "", "./b.png"], "line 4: 'b.png' is there already, as line 2"),
-        (["path,n", "b.png,1", "a.jpg"], "line 3: 1 cells"),
+        (["path,n", "b.png,1", "a.jpg,2,3"], "line 3: 3 cells"),
+        (["n,path", "1,b.png", "2"], "line 3: no path"),
         (["path,n", ",1"], "line 2: no path"),
         (["path", '"b.png', 'a".jpg'], "line 2: .* stray quote"),
         (["path", '"b.png', 'a.jpg"'], "line 2: a quoted cell runs on to line 3.* stray quote"),

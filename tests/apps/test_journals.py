@@ -7,8 +7,9 @@ import pytest
 from helpers import tiny_scorer
 
 from tta_iqa_lib.apps import tables
-from tta_iqa_lib.apps.journals import Journal, journal_beside, score_open
+from tta_iqa_lib.apps.journals import Journal
 from tta_iqa_lib.apps.results import HEADER, Results, cells
+from tta_iqa_lib.apps.resuming import journal_beside, score_open
 from tta_iqa_lib.apps.scorers import Scorer
 from tta_iqa_lib.apps.scoring import cut_batches
 from tta_iqa_lib.apps.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tta_iqa_lib.apps import inputs, journals, scoring, tables
+from tta_iqa_lib.apps import inputs, resuming, scoring, tables
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.datasets.databases import from_csv
 from tta_iqa_lib.imaging import files
@@ -117,7 +117,7 @@ def test_a_full_disk_under_the_table_costs_neither_the_scores_nor_the_old_table(
     assert (folder / "out.csv").read_text() == "old"
     monkeypatch.undo()
     monkeypatch.setattr(
-        journals, "score_batches", lambda _scorer, batches, _readers: iter(list(batches))
+        resuming, "score_batches", lambda _scorer, batches, _readers: iter(list(batches))
     )  # none are left
     again = run("score", folder, "--crops", 1, "--csv", folder / "out.csv")
     assert again.exit_code == 0 and again.stdout == done.stdout and "going on" in again.stderr
@@ -129,7 +129,7 @@ def test_a_full_disk_under_the_table_costs_neither_the_scores_nor_the_old_table(
     [
         ("deep", "is a folder"),
         ("none/out.csv", "no such folder"),
-        ("a.png", "would overwrite the picture"),
+        ("a.png", "must end in"),
         ("shut.csv", "Permission denied"),
         ("new.csv", "Permission denied"),
     ],
@@ -143,7 +143,7 @@ def test_a_table_that_cannot_be_written_is_noticed_before_the_work_begins(folder
     (folder / "shut.csv").write_text("old")
     (folder / "table.csv").write_text("path,score\na.png,1\nb.png,2\n")
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    monkeypatch.setattr(journals, "score_batches", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(resuming, "score_batches", lambda *_: pytest.fail("the work began"))
     if name == "shut.csv":
         monkeypatch.setattr(Path, "open", refuse)  # a spreadsheet holds it
     if name == "new.csv":
@@ -181,7 +181,7 @@ def test_printing_takes_time_in_proportion_to_the_files(tmp_path, monkeypatch):
     many = [tmp_path / f"IMG_{i:06d}.jpg" for i in range(30_000)]
     monkeypatch.setattr(inputs, "list_images", lambda _paths: many)
     monkeypatch.setattr(
-        journals,
+        resuming,
         "score_batches",
         lambda _scorer, batches, _readers: ([scoring.Row(p, 0.5, 0.5) for p in b] for b in batches),
     )

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from typer.testing import CliRunner
 
 from tta_iqa_lib.apps import settings, shards
 from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.apps.parts import merge
 from tta_iqa_lib.apps.plans import Plan, PlanError, write_plan
 from tta_iqa_lib.apps.settings import Settings
-from tta_iqa_lib.apps.shards import Worker, merge, run_shard, score_shard
+from tta_iqa_lib.apps.shards import Worker, run_shard, score_shard
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 9])
@@ -35,6 +38,17 @@ def test_a_shard_is_a_function_of_plan_and_part(plan, whole):
     assert str(dict(score_shard(plan, 1, 3))) == str(found[1])
     places = [place for number in range(plan.batches) for place, _ in plan.batch(number)]
     assert sorted(places) == list(range(plan.images)) and plan.images == 13
+
+
+def test_to_merge_takes_no_pytorch(plan, whole):
+    """It takes seconds to import and half a gigabyte, on each machine that only puts a table together."""
+    list(run_shard(plan, 0))
+    out = plan.path.with_name("merged.csv")
+    program = "import sys; sys.modules['torch'] = None; from tta_iqa_lib.apps.cli import app; app()"
+    command = [sys.executable, "-c", program, "merge", plan.path, "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "adapted to 7 of 7 batches" in done.stderr, done.stderr
+    assert out.read_bytes() == whole
 
 
 def test_parts_may_be_cut_anew_and_journals_stirred(plan, whole, monkeypatch, merged):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from tta_iqa_lib.apps import scoring
@@ -172,3 +173,17 @@ def test_tab_completes_models_and_methods():
 
     assert complete("tta-iqa score --model ph") == {"photographs"}
     assert {"rank+gc", "rotation"} & complete("tta-iqa score --method r") == {"rank+gc"}
+
+
+def one_size():
+    """A network for pictures of 3 × 3 pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(27, 1))
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_a_model_that_fails_on_the_pictures_ends_the_run_in_one_line(twelve, tmp_path, command):
+    table = tmp_path / "t.csv"
+    table.write_text("path,score\n" + "".join(f"twelve/{i:02d}.png,{i}\n" for i in range(12)))
+    done = CliRunner().invoke(app, [command, str(table), "--model", "test_score:one_size", "--method", "views"])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit) and done.stdout == ""
+    assert "tta-iqa: the method 'views' fails on 48 crops of 224 × 224: RuntimeError: " in done.stderr

@@ -7,7 +7,7 @@ from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.state import Inference
-from tta_iqa_lib.apps.scorers import Scorer
+from tta_iqa_lib.apps.scorers import Scorer, ScoringError
 from tta_iqa_lib.experiments import methods
 from tta_iqa_lib.experiments.baselines import Average
 from tta_iqa_lib.experiments.methods import FAIR, METHODS
@@ -98,6 +98,95 @@ def test_a_recipe_or_a_maker_of_one_s_own(model):
     assert Scorer(model, "test_scorers:mine")(images).scores == pytest.approx(
         mine(model, 0).predict(images).tolist(), abs=1e-6
     )
+
+
+def network(*layers: nn.Module) -> tta.models.ScoringModel:
+    """A regressor with these layers in it, and without source moments."""
+    convolutions = nn.Conv2d(3, 6, 3, 2), *layers, nn.ReLU(), nn.Conv2d(6, 6, 3, 2), nn.AdaptiveAvgPool2d(1)
+    return tta.wrap_model(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(6, 1)).eval())
+
+
+BATCHNORM = {"bn-batch", "bn-blend", "bn-adaptive", "recipe-open", "ema", "memo-control", "actmad"}
+NOTHING_TO_LEARN = {"source", "views", "views+crops", "recipe"}
+OTHERS = {
+    "LayerNorm": (lambda: seeded(lambda: LayerNormModel(nn.LayerNorm(6))), BATCHNORM),
+    "GroupNorm": (lambda: seeded(lambda: network(nn.GroupNorm(2, 6))), BATCHNORM),
+    "InstanceNorm": (lambda: seeded(lambda: network(nn.InstanceNorm2d(6, affine=True))), BATCHNORM),
+    "nothing": (lambda: seeded(network), {*FAIR} - NOTHING_TO_LEARN),
+    "BatchNorm with and without γ and β": (
+        lambda: seeded(lambda: network(nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6))),
+        set(),
+    ),
+    "BatchNorm without γ and β": (
+        lambda: seeded(lambda: network(nn.BatchNorm2d(6, affine=False))),
+        {*FAIR} - NOTHING_TO_LEARN - BATCHNORM | {"actmad"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("method", FAIR)
+def test_every_method_on_every_kind_of_network_works_or_says_at_once_why_not(method, kind):
+    build, refused = OTHERS[kind]
+    model, images = build(), 0.3 * pictures(8)
+    if method in refused:
+        with pytest.raises(
+            ValueError, match=r"needs the statistics of BatchNorm layers|nothing to adapt: the model has"
+        ):
+            Scorer(model, method)
+    else:
+        scorer = Scorer(model, method, crops=2)
+        outcomes = [scorer(part) for part in images.split(4)]
+        assert all(torch.tensor(outcome.scores).isfinite().all() for outcome in outcomes)
+        moved = any(outcome.scores != outcome.source_scores for outcome in outcomes)
+        assert moved or method.endswith("control") or all(outcome.reason for outcome in outcomes)
+
+
+@pytest.mark.parametrize("method", ["rank+gc", "sar", "memo"])
+def test_without_batchnorm_losses_adapt_gamma_and_beta_alone_and_that_is_said(method):
+    model, images = seeded(lambda: LayerNormModel(nn.LayerNorm(6))), pictures(4)
+    scorer = Scorer(model, method)
+    assert "no BatchNorm layer" in scorer.note and Scorer(tiny_model(), method).note == ""
+    named = METHODS[method].adapter(model, 0)
+    losses = getattr(named, "adapter", named).recipe.losses
+    alone = tta.Adapter(model, losses, tta.Source(), sam_rho=0.05 if method == "sar" else 0.0)
+    expected = alone.predict(images, 1 if method == "memo" else 4, shuffle=False)
+    found = scorer(images)
+    assert found.scores == pytest.approx(expected.tolist(), abs=1e-6) and found.scores != found.source_scores
+
+
+def test_what_of_a_method_had_to_be_left_out_is_said(model):
+    few = Scorer(model, "rank+gc")(pictures(3))
+    assert (
+        few.decision == "adapted"
+        and few.reason == "without GroupContrastive: needs at least 4 images in a batch; got 3"
+    )
+    assert few.scores != few.source_scores
+    bare = Scorer(tiny_model(), "ssa")(pictures(4))
+    assert bare.decision == "initial" and bare.reason.startswith("without SubspaceAlignment: the model remembers no")
+    assert bare.scores == Scorer(tiny_model(), "bn-blend")(pictures(4)).scores
+    alone = Scorer(seeded(lambda: LayerNormModel(nn.LayerNorm(6))), "ssa")(pictures(4))
+    assert alone.decision == "source" and alone.scores == alone.source_scores and "SubspaceAlignment" in alone.reason
+
+
+def test_three_normalisations_of_a_network_without_batchnorm_are_one():
+    """`tta-iqa train` makes models that ask for that recipe, of any backbone."""
+    model = seeded(lambda: LayerNormModel(nn.LayerNorm(6)))
+    model.recipe = "three-normalisations"
+    outcome = Scorer(model, "recipe")(pictures(4))
+    assert outcome.decision == "source" and outcome.scores == outcome.source_scores
+
+
+@pytest.mark.parametrize("method", [None, "source", "bn-batch", "views", "memo", "published", "reference"])
+def test_a_network_that_fails_is_named_with_what_it_failed_on(method):
+    """One that was built for another size, say."""
+    model = network(nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6 * 7 * 7, 6), nn.Unflatten(1, (6, 1, 1)))
+    model.module[5] = nn.Identity()  # what follows has one pixel to look at
+    scorer = Scorer(model, method)
+    with pytest.raises(
+        ScoringError, match=r"(the model|the method '\w[\w-]*') fails on 2 crops of 20 × 16: RuntimeError: "
+    ):
+        scorer(torch.rand(2, 3, 16, 20))
 
 
 @pytest.mark.parametrize(

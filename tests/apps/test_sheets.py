@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tta_iqa_lib.apps.scoring import Row
+from tta_iqa_lib.apps.results import Row
 from tta_iqa_lib.apps.sheets import SHOWN, SIDE, write_sheet
 
 

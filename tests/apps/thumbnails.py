@@ -5,9 +5,10 @@
 Thumbnails are written below a new temporary folder, 4,000 to a folder; it is removed at the end. Peak memory of a step
 stands below that of the step for a tenth of the images: where both agree, memory does not grow with the images.
 
-The tenth is scored twice, by one worker and by all; the tables must agree. Efficiency is what one worker takes over what all
-take together: by the clock, which means something where nobody else uses the cores, and in processor time, which leaves out
-the waiting for others. A worker is a process with one thread, and starting it counts.
+The tenth is scored twice, by one worker and by all, and with --compare so are all; the tables must agree. Efficiency is what
+one worker takes over what all take together: by the clock, which means something where nobody else uses the cores, and in
+processor time, which leaves out the waiting for others. A worker is a process with one thread. Starting it counts, about three
+seconds, so that many pictures tell more of the work than few.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--compare", action="store_true", help="one worker scores all of them, too, not only a tenth")
     options = parser.parse_args()
     for count in (options.count // 10, options.count):
         with tempfile.TemporaryDirectory() as name:
@@ -82,7 +84,7 @@ def main() -> None:
             draw(folder, count, options.side)
             run(f"{count:7d} plan", ["plan", str(folder), "--out", str(plan), *MODEL])
             table, *all_took = score(plan, count, options.workers)
-            if count < options.count:
+            if count < options.count or options.compare:
                 alone, *one_took = score(plan, count, 1)
                 assert table == alone
                 clock, used = (one / all for one, all in zip(one_took, all_took, strict=True))

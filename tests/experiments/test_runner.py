@@ -183,6 +183,16 @@ def test_the_rotation_head_is_fitted_once_for_each_source_model(tmp_path, monkey
     assert torch.equal(first.weight, again.weight) and torch.equal(first.bias, again.bias)
     assert not first.weight.requires_grad and not torch.equal(first.weight, other.weight)
     assert first.weight[0, 0].item() == pytest.approx(load_source_model(0).regressor.bias.item() / 3)
+    half = methods.source_head(load_source_model(0).bfloat16())  # fitted in single precision, used in the model's
+    assert half.weight.dtype == torch.bfloat16 and fits == [800, 800, 800]
+
+
+def test_a_rotation_head_takes_the_images_of_the_source():
+    """Those of TinyShift are at hand; no other model's."""
+    model = load_source_model(0)
+    model.predicts = "human opinion (LIVE Challenge)"
+    with pytest.raises(ValueError, match=r"predicts human opinion .LIVE Challenge.: it goes with source-0"):
+        METHODS["ttt"].adapter(model, 0)
 
 
 def test_scores_are_stored_where_the_grid_asks_for_them(cache):

@@ -177,6 +177,7 @@ def test_16_bit_grey_with_alpha_is_laid_over_white(tmp_path):
         (np.array([[0.5, np.inf]], np.float32), "not finite"),
         (np.array([[0.0, 4095.0]], np.float32), "from 0 to 4095, not from 0 to 1"),
         (np.array([[-3.0, 1.0]], np.float32), "from -3 to 1, not"),
+        (np.array([[0, 100]], np.int8), "signed"),
         (np.array([[0, 30000]], np.int16), "signed"),
         (np.array([[0, 70000]], np.int32), "signed"),
     ],

@@ -85,7 +85,7 @@ def test_unreadable_file_gives_an_error_that_names_it(tmp_path, kind):
         read_image(path)
     reasons = {
         "missing": "no such file",
-        "folder": "no such file",
+        "folder": "not a file",
         "empty": "the file is empty",
         "text": "not an image",
     }
@@ -142,9 +142,11 @@ def test_a_file_that_is_named_is_kept_whatever_its_name(tmp_path):
 
 
 def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, monkeypatch):
-    """Also a kind of picture for which this Pillow lacks the plugin, a link to nowhere, and a folder that is closed."""
+    """Also a kind of picture for which this Pillow lacks the plugin, links to nowhere, a pipe, and a folder that is closed."""
     touch(tmp_path, "a.png", "b/notes.txt", "b/more.TXT", "c.heic", "README", "shut/d.png")
-    (tmp_path / "gone.png").symlink_to("nowhere")
+    for name in ("gone.png", "lost.jpg"):
+        (tmp_path / name).symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
     scandir = os.scandir
 
     def refuse(path):
@@ -157,8 +159,11 @@ def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path, monkeypatch
     with pytest.warns(LeftOutWarning) as caught:
         assert list_images([tmp_path]) == [tmp_path / "a.png"]
     (message,) = (str(warning.message) for warning in caught)
-    for part in (f"'{tmp_path}'", "2 .txt ('b/more.TXT', …)", "1 .heic ('c.heic'; the package pillow-heif", "1 .png ('gone.png')",
-                 "1 without suffix ('README')", "shut' (Permission denied)"):  # fmt: skip
+    parts = (
+        f"'{tmp_path}'", "2 .txt ('b/more.TXT', …)", "1 .heic ('c.heic'; the package pillow-heif", "1 without suffix ('README')",
+        "shut' (Permission denied)", "gone.png' (a link that leads nowhere)", "lost.jpg' (a link", "pipe.png' (a pipe",
+    )  # fmt: skip
+    for part in parts:
         assert part in message
 
 

@@ -68,7 +68,8 @@ def recipe_from(model: nn.Module, settings: dict[str, Any], seed: int) -> Recipe
     if not losses and "statistics" not in scoring:
         if not normalised:
             _warn_of_no_batchnorm(model)
-        whole = {"gate": default.gate, "ensemble": default.ensemble, "match_source": default.match_source}
+        ensemble = default.ensemble if normalised else ()
+        whole = {"gate": default.gate, "ensemble": ensemble, "match_source": default.match_source}
         scoring = whole | {"views": getattr(model, "views", 1)} | scoring
     if "statistics" not in scoring:
         scoring["statistics"] = default.statistics if normalised else Source()

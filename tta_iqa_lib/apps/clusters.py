@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from .journals import from_cells, to_cells
+from .parts import open_batches, part_journal
 from .plans import Plan, PlanError
-from .scoring import Row
-from .shards import Worker, open_batches, part_journal
+from .results import Row
+from .shards import Worker
 
 
 def own_part(environment: Mapping[str, str] | None = None) -> tuple[int, int]:
@@ -82,7 +83,7 @@ def run_on_ray(plan: Plan, actors: int) -> Iterator[tuple[int, list[Row]]]:
 
     Raises:
         ImportError: Ray Data is not installed.
-        PlanError: as `shards.journals`; or what stopped an actor, as `shards.Worker`.
+        PlanError: as `parts.journals`; or what stopped an actor, as `shards.Worker`.
     """
     import ray.data  # pyright: ignore[reportMissingImports] (an extra)
 

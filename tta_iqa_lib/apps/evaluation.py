@@ -12,8 +12,9 @@ from ..metrics import Interval, bootstrap, krcc, plcc, srcc
 from ..models.quality import ScoringModel
 from ..store import Store
 from .loading import import_by_name
+from .results import Row
 from .scorers import DEFAULT_METHOD, Scorer
-from .scoring import Row, cut_batches, score_batches
+from .scoring import cut_batches, score_batches
 
 METRICS = {"SRCC": srcc, "PLCC": plcc, "KRCC": krcc}
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..datasets.tables import DatabaseError, check_paths, delimiter_of, find_file, read_text, rows_of
+from ..datasets.tables import SHEETS, check_paths, read_table
 from ..imaging.files import ImageError, list_images
 
-TABLES = frozenset({".csv", ".tsv"})
+TABLES = frozenset({".csv", ".tsv", ".tab", *SHEETS})
 
 
 def find_images(arguments: Iterable[str | Path], path_column: str = "path") -> list[Path]:
@@ -19,8 +19,8 @@ def find_images(arguments: Iterable[str | Path], path_column: str = "path") -> l
 
     Args:
         arguments: files; folders (see `list_images`); patterns such as ``photos/**/*.jpg``, for shells that leave them as they
-            are; tables of paths (.csv, .tsv, relative to the table's folder); "-" for paths on standard input, a line each,
-            or ended by NUL as `find -print0` does.
+            are; tables of paths (.csv, .tsv, .xlsx, .parquet; relative to their folder); "-" for paths on standard input, a
+            line each, or ended by NUL as `find -print0` does.
         path_column: of a table.
 
     Raises:
@@ -60,23 +60,11 @@ def read_paths(table: Path, path_column: str = "path") -> list[Path]:
     """The image paths in a table with a header line, relative to the table's folder.
 
     Raises:
-        DatabaseError: no such table or column; a line of another length; a path that is empty, missing or twice there. Names
+        DatabaseError: no such table or column; a line that is too long; a path that is empty, missing or twice there. Names
             the line.
     """
-    text, encoding = read_text(table)
-    paths, lines, names = [], [], []
-    for line, row in rows_of(text, delimiter_of(text, path_column), table):
-        row = [cell.strip() for cell in row]
-        if not names:
-            names = row
-            if names.count(path_column) != 1:
-                raise DatabaseError(f"'{table}' needs one column '{path_column}'; it has {', '.join(names)}")
-            continue
-        if len(row) != len(names):
-            raise DatabaseError(f"'{table}', line {line}: {len(row)} cells under a header of {len(names)}")
-        if not (name := row[names.index(path_column)]):
-            raise DatabaseError(f"'{table}', line {line}: no path")
-        paths.append(find_file(table.parent, name, encoding))
-        lines.append(line)
-    check_paths(paths, table, [f"line {line}" for line in lines])
+    columns = () if table.suffix.lower() in SHEETS else (path_column,)  # of a text they tell the delimiter
+    found = read_table(table, *columns)
+    paths = found.paths(path_column, table.parent)
+    check_paths(paths, table, found.places)
     return paths

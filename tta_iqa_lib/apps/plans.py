@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..imaging import files as picture_files
 from ..store import atomic_write
 from ..store.identity import Unidentified
-from .scoring import cut_batches
-from .settings import Settings
+
+if TYPE_CHECKING:  # else in the functions: to follow a plan and to merge it takes no PyTorch
+    from .settings import Settings
 
 FORMAT = 1
 
@@ -34,6 +36,9 @@ def write_plan(path: Path, images: list[Path], settings: Settings) -> Plan:
         PlanError: the method is a stream, whose batches depend on one another, or the model cannot be identified.
         OSError: an image is not there, or the plan cannot be written.
     """
+    from ..imaging import files as picture_files
+    from .scoring import cut_batches
+
     scorer = settings.scorer()
     if scorer.carries:
         raise PlanError(
@@ -80,7 +85,8 @@ class Plan:
     """Batches of images, as `write_plan` cut them.
 
     Attributes:
-        settings: how they are scored.
+        settings: how they are scored; on the CPU, as the GPUs of a plan may be elsewhere.
+        method, device: as it was made for.
         identity: of model, method and code; see `Settings.identity`.
         images, batches: how many there are.
         key: the checksum of the file.
@@ -108,9 +114,15 @@ class Plan:
             raise PlanError(f"'{path}' is no plan of `tta-iqa plan`") from None
         if not whole:
             raise PlanError(f"the plan '{path}' is damaged, or of another version: make it again")
-        self.settings = Settings(**head["settings"] | {"device": "cpu"})
-        self.device, self.identity, self.max_pixels = head["settings"]["device"], head["identity"], head["max_pixels"]
+        self._settings, self.identity, self.max_pixels = head["settings"], head["identity"], head["max_pixels"]
+        self.method, self.device = self._settings["method"], self._settings["device"]
         self.images, self.batches, self.folder = head["images"], head["batches"], Path(head["folder"])
+
+    @cached_property
+    def settings(self) -> Settings:
+        from .settings import Settings
+
+        return Settings(**self._settings | {"device": "cpu"})
 
     @property
     def parts(self) -> Path:

@@ -1,13 +1,29 @@
-"""Rows in the order of the images, and what is to be said of them."""
+"""What came of a file, a row; rows in the order of the images, and what is to be said of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from .scoring import Row
+from dataclasses import dataclass
+from pathlib import Path
 
 HEADER = ("path", "score", "source_score", "decision", "reason", "error")
+
+
+@dataclass(frozen=True, slots=True)  # there may be a million
+class Row:
+    """One file: its score and the source model's, or why there is none.
+
+    Attributes:
+        decision, reason: whose score it is, and why it is not the adapted one; see `scorers.Outcome`.
+    """
+
+    path: Path
+    score: float = float("nan")
+    source_score: float = float("nan")
+    error: str = ""
+    decision: str = ""
+    reason: str = ""
 
 
 def cells(row: Row) -> tuple:
@@ -53,12 +69,12 @@ class Results:
         return sum(bool(row.error) for row in self.rows)
 
     def summary(self) -> str:
-        """How many batches were adapted, and why the others were not."""
+        """How many batches were adapted, and why the others were not, or not as the method has it."""
         total = self._batches.total()
         adapted = sum(n for (decision, _), n in self._batches.items() if decision != "source")
         left = [
-            f"{n} left to the source model{reason and ': '}{reason}"
+            f"{n} left to the source model{reason and ': '}{reason}" if decision == "source" else f"{n} {reason}"
             for (decision, reason), n in self._batches.items()
-            if decision == "source"
+            if decision == "source" or reason
         ]
         return "; ".join([f"adapted to {adapted} of {total} batches", *left])

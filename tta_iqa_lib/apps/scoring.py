@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,26 +15,11 @@ from ..adaptation.adapter import balanced_batches
 from ..imaging.crops import grid_crops, resize_to
 from ..imaging.files import ImageError, read_crops, read_image
 from ..models import ScoringModel
+from .results import Row
 from .scorers import DEFAULT_METHOD, Scorer
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-@dataclass(frozen=True, slots=True)  # there may be a million
-class Row:
-    """One file: its score and the source model's, or why there is none.
-
-    Attributes:
-        decision, reason: whose score it is, and why it is not the adapted one; see `Outcome`.
-    """
-
-    path: Path
-    score: float = float("nan")
-    source_score: float = float("nan")
-    error: str = ""
-    decision: str = ""
-    reason: str = ""
 
 
 def score_files(

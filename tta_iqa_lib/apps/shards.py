@@ -1,4 +1,4 @@
-"""Parts of a plan: scored by whoever has the time, kept in journals, merged into one table."""
+"""A part of a plan, scored by whoever has the time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from ..imaging import files as picture_files
-from .journals import Journal
+from .parts import open_batches, part_journal
 from .plans import Plan, PlanError
-from .results import Results
-from .scoring import Row, score_batches
+from .results import Row
+from .scoring import score_batches
 
 
 class Worker:
@@ -86,26 +86,13 @@ def _numbers(plan: Plan, index: int, count: int) -> range:
     return range(index, plan.batches, count)
 
 
-def journals(plan: Plan) -> list[Journal]:
-    """What has been done of a plan, by whomever.
-
-    Raises:
-        PlanError: a journal of another plan stands among them.
-    """
-    found = [Journal(path, plan.key) for path in sorted(plan.parts.glob("*.jsonl"))]
-    for journal in found:
-        if journal.stale and journal.path.stat().st_size:
-            raise PlanError(f"'{journal.path}' is not of the plan '{plan.path}': move or delete the folder")
-    return found
-
-
 def run_shard(
     plan: Plan, index: int, count: int = 1, device: str | None = None, readers: int = 0
 ) -> Iterator[tuple[int, list[Row]]]:
     """`score_shard`, but for what is done already; each batch is kept in the plan's folder of parts.
 
     Raises:
-        PlanError: as `score_shard`, `journals`.
+        PlanError: as `score_shard`, `parts.journals`.
         OSError: it cannot be kept.
     """
     numbers = open_batches(plan, _numbers(plan, index, count))
@@ -114,39 +101,3 @@ def run_shard(
         for number, rows in Worker(plan, device, readers).score(numbers):
             journal.add(number, rows)
             yield number, rows
-
-
-def open_batches(plan: Plan, numbers: Iterable[int]) -> list[int]:
-    """Those that nobody has done yet."""
-    done = {number for journal in journals(plan) for number in journal.done}
-    return [number for number in numbers if number not in done]
-
-
-def part_journal(plan: Plan, name: str) -> Journal:
-    """Where one worker keeps what it has done; no two may have the same name at a time."""
-    plan.parts.mkdir(exist_ok=True)
-    return Journal(plan.parts / f"{name}.jsonl", plan.key)
-
-
-def merge(plan: Plan) -> Results:
-    """All rows of a plan.
-
-    Raises:
-        PlanError: as `journals`; batches that are not done yet; or one that came out in two ways.
-    """
-    done: dict[int, Journal] = {}
-    for journal in journals(plan):
-        for number in journal.done:
-            first = done.setdefault(number, journal)
-            if first is not journal and first.cells(number) != journal.cells(number):
-                raise PlanError(
-                    f"batch {number} came out in two ways, in '{first.path}' and '{journal.path}': delete one"
-                )
-    missing = [number for number in range(plan.batches) if number not in done]
-    if missing:
-        raise PlanError(f"{len(missing)} of {plan.batches} batches are not done yet, first number {missing[0]}")
-    results = Results(plan.images)
-    for number in range(plan.batches):
-        places, names = zip(*plan.batch(number), strict=True)
-        results.add(places, done[number].rows(number, names))
-    return results

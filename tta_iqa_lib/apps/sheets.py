@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..imaging.files import ImageError, read_thumbnail
 from ..store import atomic_write
-from .scoring import Row
+from .results import Row
 
 SHOWN, SIDE = 8, 200  # pictures of a kind; pixels of a thumbnail
 BINS, WIDTH, HEIGHT = 24, 640, 180  # of the histogram

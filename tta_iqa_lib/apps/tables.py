@@ -44,16 +44,12 @@ def check_table(path: Path, kinds: frozenset[str] = CSV | JSON_LINES | PARQUET) 
 
     Raises:
         OSError: no.
-        ValueError: it is a picture, has another ending, or needs a package that is not there.
+        ValueError: it has another ending, such as a picture's, or needs a package that is not there.
     """
-    from ..imaging.files import SUFFIXES
-
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"no such folder: '{path.absolute().parent}'")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write the table: '{path}' is a folder")
-    if path.exists() and path.suffix.lower() in SUFFIXES:
-        raise ValueError(f"the table would overwrite the picture '{path}'")
     if is_device(path):
         return
     if path.suffix.lower() not in kinds:

@@ -57,7 +57,7 @@ class Table:
         """
         if self.header.count(name) != 1:
             what = f"two columns '{name}'" if name in self.header else f"no column '{name}'"
-            raise DatabaseError(f"'{self.file}' has {what}; it has {', '.join(filter(None, self.header))}")
+            raise DatabaseError(f"'{self.file}' has {what}; it has {', '.join(filter(None, self.header)) or 'none'}")
         return [row.get(name, "").strip() for row in self.rows]
 
     def scores(self, name: str) -> list[float]:
@@ -134,7 +134,6 @@ def _plainrows_of(text: str, header: Sequence[str], file: Path) -> Iterator[tupl
 def read_text(file: Path) -> tuple[str, str]:
     """The text of a table, and its encoding: by its mark, else UTF-8, else that of Windows.
 
-
     Raises:
         DatabaseError: it cannot be opened, or is no text.
     """
@@ -209,11 +208,11 @@ def parse_score(text: str | None, file: Path, line: int) -> float:
         DatabaseError: anything else; names the table and the line.
     """
     try:
-        score = float(text or "nan")
+        score = float((text or "nan").replace("_", "?"))  # Python's 4_5 is a slip for 4.5
     except ValueError:
         score = float("nan")
     if not np.isfinite(score):
-        raise DatabaseError(f"'{file}', line {line}: {text!r} is not a score")
+        raise DatabaseError(f"'{file}', line {line}: {text or ''!r} is not a score")
     return score
 
 

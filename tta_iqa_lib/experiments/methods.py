@@ -6,11 +6,11 @@ the losses' gradients switched off; methods of statistics alone are compared wit
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import piq
 import torch
 from torch import Tensor, nn
 
@@ -88,21 +88,34 @@ def _gmsd(distorted: Tensor, reference: Tensor) -> Tensor:
 
     A tenth of its scale counts as one deviation of the source's scores; declared, not fitted.
     """
+    import piq  # here, as it brings torchvision: more than a second
+
     return -piq.gmsd(distorted, reference, reduction="none") / 0.1
 
 
 def source_head(model: ScoringModel) -> nn.Linear:
-    """The rotation head of a source model (see `baselines.rotation_head`), fitted at its first use on 800 source crops."""
+    """The rotation head of a source model (see `baselines.rotation_head`), fitted at its first use on 800 source crops.
+
+    Raises:
+        ValueError: the source is not TinyShift, the only one whose images are at hand.
+    """
+    if "TinyShift" not in model.predicts:
+        raise ValueError(
+            f"TTT needs a head that was trained on the source's images; those of TinyShift are at hand, and the model "
+            f"predicts {model.predicts}: it goes with source-0, source-1 and source-2"
+        )
     store = Store("rotation", depends_on=["experiments.baselines"], model=model, benchmark=fingerprint())
     kept = {name: torch.from_numpy(array) for name, array in store.get("head.npz", _fit_head, model).items()}
     outputs, inputs = kept["weight"].shape
     head = nn.Linear(inputs, outputs)
     head.load_state_dict(kept)
-    return head.requires_grad_(False)
+    own = next(model.parameters())
+    return head.to(own.device, own.dtype).requires_grad_(False)
 
 
 def _fit_head(model: ScoringModel) -> dict[str, Tensor]:
-    return rotation_head(model, tinyshift("source/train")[0][:800]).state_dict()
+    plain = copy.deepcopy(model).float().cpu()
+    return rotation_head(plain, tinyshift("source/train")[0][:800]).state_dict()
 
 
 RANK, GC, ORDER = RelativeRank(), GroupContrastive(), ScoreOrder(copies=Pair(choose="signed"))

@@ -63,6 +63,8 @@ class Published:
 
     def __post_init__(self):
         self.faults = tuple(self.faults)
+        if not norm_affine(self.model):
+            raise ValueError("nothing to adapt: the model has no normalisation layer with γ and β")
         unknown = sorted(set(self.faults) - set(FAULTS))
         if unknown:
             raise ValueError(f"no fault '{unknown[0]}'; there are {', '.join(FAULTS)}")
@@ -84,7 +86,7 @@ class Published:
         model = copy.deepcopy(self.model).eval()
         source = {name: t.clone() for name, t in model.state_dict().items()}
         layers = batchnorm_layers(model)
-        params = [p for layer in layers.values() for p in (layer.weight, layer.bias)]
+        params = [p for layer in layers.values() for p in layer.parameters(recurse=False)]
         params = params or list(norm_affine(model).values())  # a transformer's LayerNorm
         for p in model.parameters():
             p.requires_grad_(False)

@@ -17,6 +17,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of a TIFF
+_SIGNED = 2  # among its sample formats
+_UNKNOWN = "its grey levels are signed numbers, and which of them is white is unknown"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,6 +38,8 @@ def upright(image: Image.Image) -> Image.Image:
     """
     if isinstance(image, PngImageFile) and "transparency" in image.info:
         _mend_transparency(image)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+        raise ValueError(_UNKNOWN)
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # metadata that cannot be read: the pixels are sound all the same
@@ -66,7 +70,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     else:
         bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         if tags.get(_SAMPLE_FORMAT, (1,))[0] != 1 or image.format not in ("PNG", "PPM", "TIFF", "JPEG2000"):
-            raise ValueError("its grey levels are signed numbers, and which of them is white is unknown")
+            raise ValueError(_UNKNOWN)
         if bits == 32:
             values = values.view(np.uint32)
         grey = (values / (2.0**bits - 1)).astype(np.float32) if bits > 16 else values.astype(np.float32) / (2**bits - 1)

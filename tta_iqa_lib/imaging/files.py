@@ -5,6 +5,7 @@ Everything downstream sees one format: RGB, float32, values in [0, 1], shape (3,
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import warnings
@@ -96,7 +97,7 @@ def _read(path: str | Path, use: Callable[[Image.Image], torch.Tensor]) -> torch
     """`use(picture)` of an upright picture; whatever goes wrong on the way is an `ImageError`."""
     path = Path(path)
     if not path.is_file():
-        raise ImageError(f"cannot read '{path}': no such file")
+        raise ImageError(f"cannot read '{path}': {'not a file' if path.exists() else 'no such file'}")
     if path.stat().st_size == 0:
         raise ImageError(f"cannot read '{path}': the file is empty")
     try:
@@ -156,9 +157,13 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
             pictures, others, closed = [], defaultdict(list), []
             for file in _files_below(path, closed):
                 suffix = file.suffix.lower()
-                (pictures if suffix in SUFFIXES and _can_read(suffix) and file.is_file() else others[suffix]).append(
-                    file
-                )
+                if not (suffix in SUFFIXES and _can_read(suffix)):
+                    others[suffix].append(file)
+                elif file.is_file():
+                    pictures.append(file)
+                else:
+                    why = "a link that leads nowhere" if file.is_symlink() else "a pipe or a device, not a file"
+                    closed.append(OSError(errno.EINVAL, why, str(file)))
             found.update(dict.fromkeys(sorted(pictures)))
             _warn_of(path, others, closed)
         elif path.exists():
@@ -194,7 +199,7 @@ def _warn_of(folder: Path, others: dict[str, list[Path]], closed: list[OSError])
         first = f"'{min(files).relative_to(folder)}'" + (", …" if len(files) > 1 else "")
         hint = "; the package pillow-heif reads it" if suffix in HEIC else ""
         kinds.append(f"{len(files)} {suffix or 'without suffix'} ({first}{hint})")
-    kinds += [f"the folder '{error.filename}' ({error.strerror})" for error in closed]
+    kinds += [f"'{error.filename}' ({error.strerror})" for error in closed]
     if kinds:
         warnings.warn(
             f"left out of '{folder}', as no readable pictures: {', '.join(kinds)}", LeftOutWarning, stacklevel=3

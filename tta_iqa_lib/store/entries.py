@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-import torch
 
 from .code import code_hash
 from .files import atomic_write, cache_folder
@@ -41,6 +40,8 @@ class Store:
     """
 
     def __init__(self, name: str, depends_on: Iterable[str], **decides: Any):
+        import torch  # here, as it takes two seconds, and to read and write files needs none of it
+
         code = code_hash(*depends_on)
         try:
             self.key = identity([code, torch.__version__, decides])[:16]

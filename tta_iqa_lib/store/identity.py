@@ -9,13 +9,14 @@ import sys
 import types
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn, uint8
+
+if TYPE_CHECKING:  # else in the functions, as PyTorch takes two seconds
+    from torch import Tensor, nn
 
 PLAIN = (types.NoneType, types.EllipsisType, bool, int, float, complex, str, bytes)
-# What every module carries; its tensors and parts are listed by name, its hooks are looked at apart.
-MACHINERY = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -66,6 +67,8 @@ class _Identities:
         return _hash(*sorted(map(self, values)))
 
     def _compute(self, value) -> bytes:
+        from torch import Tensor, nn
+
         kind = type(value).__name__
         match value:
             case Path():
@@ -105,13 +108,13 @@ class _Identities:
         return self._pickled(value)
 
     def _module(self, module: nn.Module) -> bytes:
-        digests, first = [], {}
+        digests, first, machinery = [], {}, _machinery()
         tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
         for name, tensor in tensors:  # two names of one tensor are adapted together
             digests.append(self.all(name, first.setdefault(id(tensor), name), tensor))
         for name, part in module.named_modules(remove_duplicate=False):
             own = vars(part)
-            settings = {key: own[key] for key in own if key not in MACHINERY}
+            settings = {key: own[key] for key in own if key not in machinery}
             hooks = [list(own[key].values()) for key in HOOKS if key in own]
             digests.append(self.all(name, type(part), settings, hooks))
         return _hash("module", *digests)
@@ -147,6 +150,14 @@ class _Identities:
         return self.all("object", make, arguments, *(list(s) if hasattr(s, "__next__") else s for s in state))
 
 
+@functools.cache
+def _machinery() -> frozenset[str]:
+    """What every module carries; its tensors and parts are listed by name, its hooks are looked at apart."""
+    from torch import nn
+
+    return frozenset(vars(nn.Module())) - {"training"} | {"_compiled_call_impl"}
+
+
 def _hash(*parts: str | bytes | memoryview) -> bytes:
     """Of texts, bytes and arrays of bytes."""
     digest = hashlib.sha256()
@@ -162,6 +173,8 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _tensor(tensor: Tensor) -> bytes:
+    from torch import uint8
+
     try:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()
     except Exception as error:  # sparse, quantised, without data

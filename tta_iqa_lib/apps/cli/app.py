@@ -41,13 +41,13 @@ def main(
         int | None, typer.Option(help="Refuse larger pictures; default: 300. One takes 4 MB a megapixel.", min=1)
     ] = None,
 ) -> None:
-    from ...imaging import files
-
     if threads:
-        import torch
+        import torch  # here, as some commands need none of it
 
         torch.set_num_threads(threads)
     if max_megapixels:
+        from ...imaging import files
+
         files.MAX_PIXELS = max_megapixels * 1_000_000
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=KEEP_BYTES)

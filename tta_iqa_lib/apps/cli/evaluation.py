@@ -29,8 +29,7 @@ from .output import print_lines, report, save
 
 if TYPE_CHECKING:
     from ...datasets.databases import Database
-    from ..results import Results
-    from ..scoring import Row
+    from ..results import Results, Row
 
 HEADER = ("database", "method", "path", "opinion", "score", "source_score", "decision", "reason")
 FEWEST = 8  # images that can be compared
@@ -67,15 +66,16 @@ def evaluate(
     from ...datasets.databases import read
     from ...metrics import evenly_spaced
     from ..evaluation import score_database
-    from ..scorers import DEFAULT_METHOD, Scorer
+    from ..scorers import DEFAULT_METHOD, Scorer, ScoringError
     from ..settings import Settings
 
     methods = list(dict.fromkeys(methods or [DEFAULT_METHOD]))
     try:
         settings = Settings(model, str(weights) if weights else None, crops=crops, device=device, precision=precision)
         network = settings.load()
-        for method in methods:
-            Scorer(network, method, crops, seed)  # a wrong name is noticed before the work begins
+        notes = [
+            Scorer(network, m, crops, seed).note for m in methods
+        ]  # a wrong name is noticed before the work begins
         if csv_file:
             check_table(csv_file)
         table = {"path_column": path_column, "score_column": score_column, "folder": images}
@@ -83,13 +83,19 @@ def evaluate(
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    for note in filter(None, notes):
+        report(note)
     unread, lines = 0, []
     for database in found:
         if limit and limit < len(database):
             database = database.select(evenly_spaced(len(database), limit))
         report(f"{database.name}: {len(database)} images; the model predicts {network.predicts}")
         options = batch_size, crops, seed
-        done = {m: _scored(database, score_database(network, database, *options, m, workers), m) for m in methods}
+        try:
+            done = {m: _scored(database, score_database(network, database, *options, m, workers), m) for m in methods}
+        except ScoringError as error:
+            report(str(error))
+            raise typer.Exit(2) from None
         good = [not any(row.error for row in rows) for rows in zip(*(one.rows for one in done.values()), strict=True)]
         for row, readable in zip(done[methods[0]].rows, good, strict=True):
             if not readable:

@@ -31,8 +31,8 @@ def fair(incomplete: str) -> list[str]:
 Images = Annotated[
     list[Path],
     typer.Argument(
-        help='Files, folders (searched recursively), patterns such as "photos/**/*.jpg", tables of paths (.csv, .tsv), '
-        "or - for a list of paths on standard input."
+        help='Files, folders (searched recursively), patterns such as "photos/**/*.jpg", tables of paths '
+        "(.csv, .tsv, .xlsx, .parquet), or - for a list of paths on standard input."
     ),
 ]
 ModelName = Annotated[

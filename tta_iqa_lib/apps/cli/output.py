@@ -14,8 +14,7 @@ import typer
 from ..tables import check_table, json_line, write_table
 
 if TYPE_CHECKING:
-    from ..results import Results
-    from ..scoring import Row
+    from ..results import Results, Row
 
 
 def report(message: str) -> None:
@@ -84,7 +83,6 @@ def finish(
 ) -> None:
     """Table and page, and the exit status. The journal goes when the table is whole."""
     from ..results import HEADER, cells
-    from ..sheets import write_sheet
 
     rows = results.rows
     if not save(out, HEADER, map(cells, rows)):
@@ -93,6 +91,8 @@ def finish(
         journal.unlink(missing_ok=True)
     try:
         if sheet:
+            from ..sheets import write_sheet
+
             write_sheet(sheet, rows, "Scores", notes, higher_is_better)
     except OSError as error:
         report(f"the page '{sheet}' could not be written: {error.strerror or error}")

@@ -66,8 +66,9 @@ def score(
     """
     import torch
 
-    from ..journals import journal_beside, score_open
     from ..results import Results
+    from ..resuming import journal_beside, score_open
+    from ..scorers import ScoringError
     from ..scoring import cut_batches
 
     try:
@@ -84,21 +85,26 @@ def score(
     about = f"the model predicts {scorer.model.predicts}"
     if not scorer.model.higher_is_better:
         about += "; lower is better"
-    report(about)
+    for line in filter(None, (about, scorer.note)):
+        report(line)
     journal = journal_beside(out, settings, scorer, files)
     batches = cut_batches(len(files), batch_size, scorer, seed)
     if journal and journal.done:
         report(f"going on from '{journal.path}': {len(journal.done)} of {len(batches)} batches are done")
     results, printing = Results(len(files)), Printing(as_json)
-    with tqdm(total=len(files), desc="images", file=sys.stderr) as bar:
-        for number, rows in score_open(scorer, [[files[i] for i in batch] for batch in batches], journal, workers):
-            for row in rows:
-                if row.error:
-                    bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
-            bar.update(len(rows))
-            printing(results.add(batches[number], rows))
-            if printing.ended and not (out or sheet):
-                raise typer.Exit(printing.status)
+    try:
+        with tqdm(total=len(files), desc="images", file=sys.stderr) as bar:
+            for number, rows in score_open(scorer, [[files[i] for i in batch] for batch in batches], journal, workers):
+                for row in rows:
+                    if row.error:
+                        bar.write(f"tta-iqa: {row.error}", file=sys.stderr)
+                bar.update(len(rows))
+                printing(results.add(batches[number], rows))
+                if printing.ended and not (out or sheet):
+                    raise typer.Exit(printing.status)
+    except ScoringError as error:
+        report(str(error))
+        raise typer.Exit(2) from None
     notes = [about]
     if settings.method:
         notes.append(f"{settings.method}: {results.summary()}")

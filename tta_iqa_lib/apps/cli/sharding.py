@@ -93,8 +93,9 @@ def shard(
     In a Slurm array each task takes its own part.
     """
     from ..clusters import own_device, own_part, run_on_ray
+    from ..parts import open_batches
     from ..plans import Plan
-    from ..shards import open_batches, run_shard
+    from ..shards import run_shard
 
     try:
         found = Plan(file)
@@ -128,8 +129,8 @@ def merge(
     out: Annotated[Path, typer.Option(help="The table: .csv, .jsonl or .parquet.")],
 ) -> None:
     """One table of a plan whose parts are done: every image once, in their order. Whoever did them, it is the same."""
+    from ..parts import merge as merged
     from ..plans import Plan
-    from ..shards import merge as merged
 
     try:
         check_table(out)
@@ -138,8 +139,8 @@ def merge(
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
-    if found.settings.method:
-        report(f"{found.settings.method}: {results.summary()}")
+    if found.method:
+        report(f"{found.method}: {results.summary()}")
     finish(results, out, None, [], True)
 
 

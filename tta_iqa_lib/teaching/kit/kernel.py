@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ DENIED = {
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
 }  # fmt: skip
 # Allowed for some arguments.
-CLONE, PRLIMIT, TGKILL, FCNTL, IOCTL = (56, 220), (302, 261), (234, 131), (72, 25), (16, 29)
+CLONE, PRLIMIT, TGKILL, PRCTL, FCNTL, IOCTL = (56, 220), (302, 261), (234, 131), (157, 167), (72, 25), (16, 29)
 ARCHITECTURE = (0xC000003E, 0xC00000B7)
 FCNTL_OWNER = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: what a file is ready for would be a signal to any process
 IOCTL_OWNER = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: the same
@@ -49,6 +50,12 @@ def undumpable() -> None:
     """Other processes of this user can neither read this one's memory nor trace it. Without Linux: nothing happens."""
     if _libc:
         _libc.prctl(4, 0, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """This process is killed when the one that started it ends. Without Linux: nothing happens."""
+    if _libc:
+        _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def wall_in(readable: list[Path]) -> list[str]:
@@ -114,6 +121,7 @@ def _seccomp(machine: str) -> str:
     weigh(CLONE, first, bits, (CLONE_THREAD,), allow, refuse)
     weigh(PRLIMIT, first, equal, (0,), allow, refuse)  # this process's own
     weigh(TGKILL, first, equal, (os.getpid(),), allow, refuse)
+    weigh(PRCTL, first, equal, (1,), refuse, allow)  # it ends with the grader
     weigh(FCNTL, second, equal, FCNTL_OWNER, refuse, allow)
     weigh(IOCTL, second, equal, IOCTL_OWNER, refuse, allow)
     program.append((give, 0, 0, allow))

@@ -45,14 +45,16 @@ class StudentError(Exception):
         """From what a student's process says, of which only a choice among Python's words and those of its own code is believed:
         words that it makes up could carry the test's numbers out.
         """
-        kind, line, lines = head["error"], head.get("line"), code.splitlines()
+        kind, lines = head["error"], code.splitlines()
         if kind == student.UNREADABLE:
             word = str(head.get("word"))
             known = word in KNOWN or hasattr(builtins, word) or word in re.findall(r"\w+", code)
             return cls(kind, word if known else "of a type of its own")
         known = isinstance(kind, str) and isinstance(getattr(builtins, kind, None), type)
-        inside = type(line) is int and 1 <= line <= len(lines)
-        return cls(kind if known else "an error of its own", lines[line - 1].strip()[:120] if inside else "")
+        at = line if isinstance(line := head.get("line"), int) else 0
+        return cls(
+            kind if known else "an error of its own", lines[at - 1].strip()[:120] if 1 <= at <= len(lines) else ""
+        )
 
 
 class Stopped(Exception):

@@ -19,8 +19,9 @@ STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 body { color: #1a1a1a; background: #fff; }
 table { border-collapse: collapse; width: 100%; }
+td, blockquote { overflow-wrap: anywhere; }
 th, td { text-align: left; vertical-align: top; padding: .5rem; border-bottom: 1px solid #ccc; }
-.points { white-space: nowrap; text-align: right; }
+td.points { white-space: nowrap; overflow-wrap: normal; text-align: right; }
 blockquote { white-space: pre-wrap; border-left: 3px solid #ccc; margin-left: 0; padding-left: 1rem; }
 @media (prefers-color-scheme: dark) { body { color: #eee; background: #181818; } }
 """

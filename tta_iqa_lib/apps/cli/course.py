@@ -133,6 +133,7 @@ def grade(
 
     from tqdm import tqdm
 
+    from ...store import check_folder
     from ...teaching.kit.grade import grade_all
     from ...teaching.kit.pages import write_pages
     from ...teaching.kit.submissions import collect
@@ -140,6 +141,7 @@ def grade(
     found = _read(assignment)
     try:
         handed_in, odd = collect(submissions, found)
+        check_folder(out)
         grades = grade_all(found, handed_in, out, key, processes)
         marked = write_pages(tqdm(grades, desc="notebooks", total=len(handed_in), file=sys.stderr), found, out)
     except (OSError, ValueError) as error:

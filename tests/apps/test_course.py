@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -70,15 +72,32 @@ def test_grading_goes_on_where_it_stopped_and_takes_up_the_written_points(submis
     )
     calls = []
     monkeypatch.setattr(grading, "grade_one", lambda *a, **k: calls.append(a))
-    written = (out / "written.csv").read_text(encoding="utf-8")
-    (out / "written.csv").write_text(written.replace("anna,in_words,,", "anna,in_words,3,well seen"), encoding="utf-8")
+    table_of_answers = out / "a2_rank-written.csv"
+    written = table_of_answers.read_text(encoding="utf-8")
+    table_of_answers.write_text(written.replace("anna,in_words,,", "anna,in_words,3,well seen"), encoding="utf-8")
     result = run(*command)
     assert calls == [] and result.stdout == "21\tanna\n0\tben\n", result.output
-    assert "well seen" in (out / "anna.html").read_text(encoding="utf-8")
-    (out / "written.csv").write_text(written.replace("anna,in_words,,", "anna,in_words,9,"), encoding="utf-8")
+    assert "well seen" in (out / "anna" / "a2_rank.html").read_text(encoding="utf-8")
+    table_of_answers.write_text(written.replace("anna,in_words,,", "anna,in_words,9,"), encoding="utf-8")
     result = run(*command)
-    assert result.exit_code == 2 and "line 2: points must be a number from 0 to 4; got '9'" in result.stderr
-    assert "anna" in (out / "written.csv").read_text(encoding="utf-8")
+    assert result.exit_code == 2 and "anna, in_words: points must be a number from 0 to 4; got '9'" in result.stderr
+    assert "anna,in_words,9," in table_of_answers.read_text(encoding="utf-8")
+
+
+def test_one_folder_does_for_all_assignments_of_a_course(tmp_path):
+    """The same student, the same name of a part: what one assignment has is not the other's."""
+    out, other = tmp_path / "grades", assignment("a4_loop")
+    for source in (SOURCE, other):
+        write_notebook(handed_in(source, student="anna"), tmp_path / source.name / "anna" / "x.ipynb")
+    command = ("grade", SOURCE.path, tmp_path / "a2_rank", "--out", out, "--processes", 1)
+    assert run(*command).exit_code == 0
+    written = out / "a2_rank-written.csv"
+    written.write_text(written.read_text("utf-8").replace("anna,in_words,,", "anna,in_words,4,"), "utf-8")
+    assert "18\tanna" in run("grade", other.path, tmp_path / "a4_loop", "--out", out, "--processes", 1).stdout
+    assert "22\tanna" in run(*command).stdout
+    assert {p.name for p in (out / "anna").iterdir()} == {"a2_rank.html", "a4_loop.html"}
+    report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
+    assert "1 students; of 22 points the mean is 18.0" in report.stdout
 
 
 def test_one_failure_stops_one_grade_and_not_the_batch(submissions, monkeypatch):
@@ -124,6 +143,74 @@ def test_whose_a_notebook_is(tmp_path):
     assert set(find_submissions(tmp_path, SOURCE)) == {"Assignment_1234", "emil", "ben", "cleo", "_.._evil"}
 
 
+def test_what_is_not_graded_is_said(tmp_path):
+    from tta_iqa_lib.teaching.kit.submissions import collect
+
+    mine = handed_in(SOURCE, student="anna", key="k")
+    other = json.loads(json.dumps(mine))
+    other["metadata"]["tta_iqa_course"]["name"] = "a1_scoring"
+    folder = tmp_path / "in"
+    for place, notebook in {
+        "anna/first.ipynb": mine,
+        "anna/second.ipynb": mine,
+        "ben/a1.ipynb": other,
+        "Ümit Ö_4711_assignsubmission_file_/x.ipynb": mine,
+    }.items():
+        write_notebook(notebook, folder / place)
+    os.utime(folder / "anna" / "second.ipynb", (1, 1))
+    (folder / "carl.pdf").write_text("%PDF")
+    (folder / "dora").mkdir()
+    (folder / "emil").mkdir()
+    (folder / "emil" / "link.ipynb").symlink_to(SOURCE.path)  # the instructor's own answers
+    (folder / "frida.ipynb").symlink_to(folder / "anna" / "first.ipynb")
+    (folder / "gerd.ipynb").mkdir()
+    found, odd = collect(folder, SOURCE)
+    assert set(found) == {"anna", "Ümit Ö"} and found["anna"].name == "first.ipynb"
+    said = "\n".join(odd)
+    for line in (
+        "'ben/a1.ipynb' was released as a1_scoring",
+        "'carl.pdf' holds no notebook of a2_rank",
+        "'dora' holds no notebook",
+        "'emil/link.ipynb' is a link",
+        "'frida.ipynb' is a link",
+        "anna has 2 notebooks; 'anna/first.ipynb' was written last",
+    ):
+        assert line in said
+
+
+def test_a_worker_that_dies_takes_one_grade_with_it(submissions):
+    """As when no memory is left, and the system kills. In a fresh interpreter, whose workers import the fault."""
+    write_notebook(handed_in(SOURCE, student="ben", key="k"), submissions / "ben" / "a2_rank.ipynb")
+    for name in ("carl", "dora"):
+        (submissions / name).mkdir()
+        (submissions / name / "a2_rank.ipynb").write_text("{}")
+    program = """
+import os, signal, sys
+from pathlib import Path
+from tta_iqa_lib.teaching.kit import grade
+from tta_iqa_lib.teaching.kit.source import Assignment
+from tta_iqa_lib.teaching.kit.submissions import find_submissions
+real = grade.grade_one
+def killed(source, path, student, *rest):
+    if student == "anna":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(source, path, student, *rest)
+grade.grade_one = killed
+if __name__ == "__main__":
+    source, folder = Assignment.read(Path(sys.argv[1])), Path(sys.argv[2])
+    for one in grade.grade_all(source, find_submissions(folder, source), folder / "out", "k", 2):
+        print(one.student, one.points, one.notes)
+"""
+    (submissions.parent / "program.py").write_text(program)
+    arguments = [sys.executable, submissions.parent / "program.py", SOURCE.path, submissions]
+    here = os.environ | {"PYTHONPATH": str(Path(grading.__file__).parents[3])}
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=here)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines())
+    assert [line.split()[:2] for line in lines] == [["anna", "0"], ["ben", "18"], ["carl", "0"], ["dora", "0"]]
+    assert "ended from outside" in lines[0] and "no notebook" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +219,7 @@ def test_whose_a_notebook_is(tmp_path):
         (("validate", "roster.csv"), "is not a Jupyter notebook"),
         (("release", SOURCE.path, "--students", "bad.csv"), "must do as the name of a folder; got 'a/b'"),
         (("release", SOURCE.path, "--students", "empty.csv"), "no students in"),
+        (("release", SOURCE.path, "--students", "twice.csv"), "more than one student is called 'Muster'"),
         (("grade", SOURCE.path, "nowhere"), "no folder of submissions"),
         (("grade", SOURCE.path, "."), "no notebook of a2_rank in"),
     ],
@@ -141,6 +229,7 @@ def test_bad_usage_is_one_clear_line(arguments, message, tmp_path, monkeypatch):
     Path("roster.csv").write_text("x\n")
     Path("bad.csv").write_text("a/b\n")
     Path("empty.csv").write_text("student\n")
+    Path("twice.csv").write_text("Muster, Anna\nMuster, Ben\n")
     result = run(*arguments)
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
 

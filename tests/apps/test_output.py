@@ -147,7 +147,7 @@ def test_a_table_that_cannot_be_written_is_noticed_before_the_work_begins(folder
     if name == "shut.csv":
         monkeypatch.setattr(Path, "open", refuse)  # a spreadsheet holds it
     if name == "new.csv":
-        monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(tables.tempfile, "NamedTemporaryFile", refuse)
     done = run(command, folder / ("table.csv" if command == "evaluate" else ""), "--csv", folder / name)
     monkeypatch.undo()
     assert done.exit_code == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1

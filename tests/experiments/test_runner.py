@@ -86,6 +86,34 @@ def test_a_grid_that_is_killed_ends_with_its_workers_and_resumes(whole, cache):
     assert all(file.stat().st_mtime_ns == before for file, before in times.items())
 
 
+def test_a_worker_that_is_lost_ends_the_command_with_one_line_and_what_is_done_is_kept(whole, cache):
+    program = f"""
+import os, signal
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.experiments import runner
+from tta_iqa_lib.experiments.grids import GRIDS, Grid
+true, calls = runner.run_one, []
+def lost(*settings):
+    calls.append(settings)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return true(*settings)
+GRIDS["small"] = {SMALL!r}
+if __name__ == "__main__":
+    runner.run_one = lost
+    app()
+"""
+    script = cache / "script.py"
+    script.write_text(program)
+    command = [sys.executable, str(script), "experiment", "small", "--processes", "1", "--out", str(cache)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "a worker was ended from outside" in done.stderr and "Traceback" not in done.stderr
+    times = {file: file.stat().st_mtime_ns for file in runs_store(SMALL).folder.glob("*.json")}
+    assert 0 < len(times) < len(SMALL.runs())
+    assert run_grid(SMALL, 1, progress=False) == whole[0]
+    assert all(file.stat().st_mtime_ns == before for file, before in times.items())
+
+
 def children(process: int) -> list[int]:
     """The processes that a process has started; none where the system does not tell."""
     file = Path(f"/proc/{process}/task/{process}/children")

@@ -3,12 +3,13 @@
 import pytest
 from workshop.slides import slides
 
-# What does not fit into the window: nothing may, or a slide as small as it gets scrolls.
+# What does not fit into the window: nothing may, or a slide as small as it gets scrolls. Nor may a line of code be cut off.
 TOO_LARGE = """() => {
     const slide = Reveal.getCurrentSlide(), zoom = parseFloat(slide.style.zoom);
     const wide = [...slide.children].some((e) => e.getBoundingClientRect().right > innerWidth + 1);
+    const cut = [...slide.querySelectorAll("pre")].some((e) => e.scrollWidth > e.clientWidth + 1);
     const high = zoom > 60 && slide.getBoundingClientRect().bottom > innerHeight + 1;
-    return (wide || high || slide.scrollHeight > slide.clientHeight + 1 && zoom > 60) && slide.textContent.slice(0, 80);
+    return (wide || cut || high || slide.scrollHeight > slide.clientHeight + 1 && zoom > 60) && slide.textContent.slice(0, 80);
 }"""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
+import secrets
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 from .results import Row
@@ -19,14 +22,19 @@ class Journal:
     again. Scores keep all their digits, so that a run that goes on gives what an uninterrupted one gives. In memory stands only
     where a batch is in the file: a journal of a million images takes little.
 
+    Several processes may write to one journal at once. One of another key takes its place under the name, and never writes into
+    the same file.
+
     Args:
         path: the file. It is made when the first batch is done.
         key: of all that decides the scores. What stands in a file with another key does not count.
 
     Attributes:
         done: by number of the batch, where its line begins.
-        stale: the file is there, and of another run; the first batch that is added replaces it.
+        stale: the file was there, and of another run; the first batch that is added replaces it.
     """
+
+    _file: FileIO | None = None
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
@@ -47,15 +55,48 @@ class Journal:
         Raises:
             OSError: it could not be written.
         """
+        self._file = file = self._file or self._begin()
         line = json.dumps([number, to_cells(rows)]).encode()
-        new = self.stale or not self.path.is_file()
-        with self.path.open("wb" if new else "ab") as file:
-            # The end of line comes first: it also ends a line that was cut short.
-            file.write((self._head() if new else b"") + b"\n" + line)
-            file.flush()
-            os.fsync(file.fileno())
-            self.done[number] = file.tell() - len(line)
+        # The end of line comes first: it also ends a line that was cut short.
+        if file.write(b"\n" + line) <= len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        os.fsync(file.fileno())
+        self.done[number] = file.tell() - len(line)
         self.stale = False
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file = None
+
+    def remove(self) -> None:
+        """What it was for is done. The journal of another run that has taken its place stays."""
+        self.close()
+        if self._is_mine():
+            self.path.unlink(missing_ok=True)
+
+    def _begin(self) -> FileIO:
+        """The file, to append to; with its first line, if it is not there yet or of another run."""
+        if not self._is_mine():
+            partial = self.path.with_name(f"{secrets.token_hex(4)}-{self.path.name}")
+            try:
+                partial.write_bytes(self._head())
+                with contextlib.suppress(OSError):
+                    os.link(
+                        partial, self.path
+                    )  # never over one that has just been begun: of the same run, it is joined
+                if not self._is_mine():
+                    partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)
+        return self.path.open("ab", buffering=0)
+
+    def _is_mine(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                return file.readline().rstrip(b"\n") == self._head()
+        except OSError:
+            return False
 
     def cells(self, number: int) -> list[tuple]:
         """Of a batch that is done: score, source score, error, decision and reason of each of its files."""

@@ -57,15 +57,13 @@ def check_table(path: Path, kinds: frozenset[str] = CSV | JSON_LINES | PARQUET) 
     if path.suffix.lower() in PARQUET and not find_spec("pyarrow"):
         raise ValueError(f"to write '{path}' takes the package pyarrow: pip install pyarrow")
     path = path.resolve()
-    new = not path.exists()
     try:
-        with path.open("ab"), tempfile.TemporaryFile(dir=path.parent):
-            pass  # a spreadsheet may hold the file open; a folder may be read-only
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=path.name):
+            pass  # a folder may be read-only, a name too long
+        if path.exists():
+            path.open("ab").close()  # a spreadsheet may hold the file open
     except OSError as error:
         raise OSError(f"cannot write the table '{path}': {error.strerror}") from None
-    finally:
-        if new:
-            path.unlink(missing_ok=True)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

@@ -2,7 +2,7 @@
 
 from .code import code_hash
 from .entries import Store, read_whole
-from .files import atomic_write, cache_folder, data_folder
+from .files import atomic_write, cache_folder, check_folder, data_folder, keep
 from .identity import Unidentified, identity
 
 __all__ = [
@@ -10,8 +10,10 @@ __all__ = [
     "Unidentified",
     "atomic_write",
     "cache_folder",
+    "check_folder",
     "code_hash",
     "data_folder",
     "identity",
+    "keep",
     "read_whole",
 ]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from .code import code_hash
-from .files import atomic_write, cache_folder
+from .files import cache_folder, keep
 from .identity import Unidentified, identity
 
 T = TypeVar("T")
@@ -66,12 +66,11 @@ class Store:
         return path and read_whole(path, read)
 
     def put(self, entry: str, value: Any) -> Any:
-        """Keep a value. Returns it as `find` will: plain data as JSON gives it back, arrays of NumPy."""
+        """Keep a value, if there is room for it. Returns it as `find` will: plain data as JSON gives it back, arrays of NumPy."""
         _, write, convert = FORMATS[Path(entry).suffix]
         value, path = convert(value), self.path(entry)
         if path:
-            with atomic_write(path) as partial:
-                write(partial, value)
+            keep(path, lambda partial: write(partial, value))
         return value
 
     def path(self, entry: str) -> Path | None:

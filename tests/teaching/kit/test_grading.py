@@ -1,6 +1,7 @@
 """From the instructor's notebook to a student's points, and back to nobody's knowledge of the tests."""
 
 import json
+import time
 from html import escape
 from importlib import import_module
 from itertools import zip_longest
@@ -8,9 +9,10 @@ from itertools import zip_longest
 import pytest
 from handed_in import COURSE, NAMES, assignment, handed_in
 
+from tta_iqa_lib.teaching.kit import report
 from tta_iqa_lib.teaching.kit.grade import grade_one
 from tta_iqa_lib.teaching.kit.pages import student_page
-from tta_iqa_lib.teaching.kit.release import release, student_version
+from tta_iqa_lib.teaching.kit.release import ANYONE, release, student_version
 from tta_iqa_lib.teaching.kit.source import HIDDEN, SOLUTION, Assignment, NotebookError, write_notebook
 
 WRONG = [(name, *case) for name in NAMES for case in import_module(name).WRONG]
@@ -116,6 +118,87 @@ def test_a_neighbour_s_numbers_written_into_a_function_do_not_pass(tmp_path):
     assert mark.points == 1 and "another variant" in mark.message
 
 
+def test_who_was_given_other_numbers_is_named(tmp_path):
+    """Forgotten by the instructor: the key. Changed by the student: the first cell."""
+    source = assignment("a2_rank")
+    notebook = handed_in(source, student="erika", key="the release's")
+    assert graded(source, notebook, tmp_path, student="erika", key="the release's").notes == []
+    (note,) = graded(source, notebook, tmp_path, student="erika", key="").notes
+    assert note.startswith("the notebook has other numbers (") and "released with another key?" in note
+    given, right = source.constants("erika", "the release's"), source.constants("erika", "")
+    assert all((f"{name} = {given[name]}, not {right[name]}" in note) == (given[name] != right[name]) for name in given)
+    notes = graded(source, handed_in(source, student="fritz"), tmp_path, student="erika").notes
+    assert notes == ["this notebook was released to fritz"]
+
+
+def test_one_version_for_all_is_graded_with_the_numbers_that_it_has(tmp_path):
+    """Somebody types the numbers in instead of their names; and somebody's metadata are lost."""
+    source = assignment("a2_rank")
+    numbers = source.constants(ANYONE, "key")
+    student = next(s for s in map(str, range(99)) if source.constants(s, "key") != numbers)
+    excess = f"(a - b + {numbers['MARGIN']}) / {numbers['TEMPERATURE']}"
+    code = f"def rank_loss(a, b):\n    return torch.nn.functional.softplus({excess}).mean()"
+    notebook = handed_in(source, {"rank_loss": code}, key="key")
+    for metadata in (notebook["metadata"], {}):
+        grade = graded(source, notebook | {"metadata": metadata}, tmp_path, student=student, key="key")
+        assert grade.marks["loss_values"].status == "passed" and grade.notes == []
+
+
+def test_a_name_has_the_same_numbers_however_a_system_spells_it():
+    source = assignment("a4_loop")
+    assert source.constants("J\u00fcrgen", "k") == source.constants("Ju\u0308rgen", "k")
+    assert len({str(source.constants(name, "k")) for name in ("Jurgen", "J\u00fcrgen", "jurgen")}) == 3
+
+
+def test_what_no_file_can_hold_and_what_is_too_long_stops_no_grade(tmp_path):
+    source = assignment("a2_rank")
+    notebook = handed_in(source)
+    for cell in notebook["cells"]:
+        if "The statistics move" in cell["source"]:
+            cell["source"] = "half a letter: \ud83d, and " + "on and on. " * 20_000
+    notebook["cells"] += [
+        {"cell_type": "code", "metadata": {}, "source": "x = 1\n" * 200_000},
+        {"cell_type": "code", "metadata": {}, "source": "\n" * 400_000 + "\ud800"},
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "source": "deep = " + "1 + " * 600 + "1\ndef pull(a, b):\n    return deep",
+        },
+    ]
+    path, start = tmp_path / "x.ipynb", time.perf_counter()
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    grade = grade_one(source, path)
+    assert time.perf_counter() - start < 60
+    grade.save(tmp_path / "grade.json")
+    assert len(grade.answers["in_words"]) == 20_000 and "half a letter: " in grade.answers["in_words"]
+    assert "cut after 20,000 of" in str(grade.notes) and "more than 500,000 letters" in str(grade.notes)
+    lost = {name: mark.message for name, mark in grade.marks.items() if mark and mark.points < mark.of}
+    assert list(lost) == ["pull_values"] and "nested too deeply" in lost["pull_values"]
+    assert report.alike(source, {"a": path, "b": path}) != []
+
+
+def test_an_answer_is_found_although_its_question_is_gone(tmp_path):
+    source = assignment("a2_rank")
+    notebook = handed_in(source)
+    notebook["cells"] = [c for c in notebook["cells"] if "log 2" not in c["source"]]
+    assert graded(source, notebook, tmp_path).answers["in_words"].startswith("The statistics move")
+
+
+CHEAP = ["0.0", "1000.0", "float('nan')", "float('inf')", "[]", "[[], []]", "''", "{}", "False", "arguments[0]", "arguments[-1]",
+         "arguments[0] * 0", "arguments[0] * 0 + 1000", "(0.0, 0.0)", "(arguments[0], arguments[0])", "[0, 0]",
+         "torch.zeros(len(arguments[0]), len(arguments[0]))", "torch.zeros(len(arguments[0]))"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "a5_project"])
+def test_an_answer_that_is_no_work_earns_nothing(name, tmp_path):
+    source, earned = assignment(name), {}
+    for cheap in CHEAP:
+        answers = {f: f"import torch\n\ndef {f}(*arguments):\n    return {cheap}" for f in source.functions}
+        grade = graded(source, handed_in(source, answers), tmp_path)
+        earned |= {(cheap, item): mark.points for item, mark in grade.marks.items() if mark and mark.points}
+    assert earned == {}
+
+
 def test_a_page_shows_points_and_reasons_and_no_test(tmp_path):
     for name in NAMES:
         source = assignment(name)
@@ -146,6 +229,21 @@ def test_marks_that_do_not_belong_together_are_refused(tmp_path):
         notebook = json.loads(json.dumps(source.notebook))
         cell = next(c for c in notebook["cells"] if find in c["source"])
         cell["source"] = cell["source"].replace(find, "")
+        write_notebook(notebook, tmp_path / "broken.ipynb")
+        with pytest.raises(NotebookError, match=message):
+            Assignment.read(tmp_path / "broken.ipynb")
+    for mark in ("## BEGIN SOLUTION", "# BEGIN HIDDEN TESTS"):  # another tool's, or a slip: it would be handed out
+        notebook = json.loads(json.dumps(source.notebook))
+        notebook["cells"].append({"cell_type": "code", "metadata": {}, "source": f"{mark}\nsecret = 1"})
+        write_notebook(notebook, tmp_path / "broken.ipynb")
+        with pytest.raises(NotebookError, match="without its partner"):
+            Assignment.read(tmp_path / "broken.ipynb")
+    for variants, message in (
+        ({"GAMMA": [1, 2]}, "variants of GAMMA, and no cell"),
+        ({"MARGIN": []}, "MARGIN is empty"),
+    ):
+        notebook = json.loads(json.dumps(source.notebook))
+        notebook["metadata"]["tta_iqa_course"]["variants"] = variants
         write_notebook(notebook, tmp_path / "broken.ipynb")
         with pytest.raises(NotebookError, match=message):
             Assignment.read(tmp_path / "broken.ipynb")

@@ -5,7 +5,7 @@ import math
 import pytest
 from handed_in import assignment, handed_in, solutions
 
-from tta_iqa_lib.teaching.kit.grade import Grade
+from tta_iqa_lib.teaching.kit.grade import Grade, grades_folder
 from tta_iqa_lib.teaching.kit.marking import Mark
 from tta_iqa_lib.teaching.kit.report import (
     alike,
@@ -86,11 +86,13 @@ def test_renamed_and_commented_code_is_still_the_same_and_other_work_is_not(tmp_
 
 def test_the_report_says_all_of_it_and_asks_for_grades(tmp_path):
     with pytest.raises(NotebookError, match="grade first"):
-        load_grades(tmp_path)
+        load_grades(tmp_path, SOURCE)
     for i, status in enumerate(("passed", "not yet", "not attempted")):
         marks = {item.name: Mark(item.points if i == 0 else 0, item.points, status, "why") for item in SOURCE.items}
-        Grade(f"s{i}", "a2_rank", marks, notes=["odd"] if i else []).save(tmp_path / ".grades" / f"s{i}.json")
-    text = "\n".join(report_lines(SOURCE, load_grades(tmp_path), {}))
+        Grade(f"s{i}", "a2_rank", marks, notes=["odd"] if i else []).save(
+            grades_folder(tmp_path, SOURCE) / f"s{i}.json"
+        )
+    text = "\n".join(report_lines(SOURCE, load_grades(tmp_path, SOURCE), {}))
     assert "3 students; of 22 points the mean is 7.3, the median 0" in text
     assert "3 ×  why" in text and "s2: odd" in text and "rank_loss" not in text
     assert text.count("33%") == len(SOURCE.items) and text.count("1.00") == len(SOURCE.items)

@@ -1,13 +1,16 @@
 """The wall: what a student's function can do through it, and what it cannot."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from tta_iqa_lib.teaching.kit import wire
+from tta_iqa_lib.teaching.kit import kernel, wire
 from tta_iqa_lib.teaching.kit.sandbox import Remote, Stopped, StudentError
 from tta_iqa_lib.teaching.kit.walls import Limits
 
@@ -172,6 +175,123 @@ def f(place, port):
                 pytest.skip(f"of the kernel's walls this system has only {function.walls}")
         assert found[:7] == [-1] * 7
     assert (tmp_path / "grade.txt").read_text() == "B"
+
+
+def test_compiled_code_leaves_nothing_behind_and_changes_no_file_by_its_name(tmp_path):
+    """No mode, owner, date or attribute of a file that it cannot open; no memory, message or key for the next process to read."""
+    place = tmp_path / "grade.txt"
+    place.write_text("B")
+    os.utime(place, (1e9, 1e9))
+    before = place.stat()
+    code = """
+import ctypes
+def f(place):
+    c, file = ctypes.CDLL(None), place.encode()
+    calls = [c.chmod(file, 0), c.fchmodat(-100, file, 0, 0), c.chown(file, -1, -1), c.lchown(file, -1, -1), c.utimes(file, None),
+             c.setxattr(file, b"user.note", b"A", 1, 0), c.truncate(file, 0)]
+    left = [c.shmget(4711, 4096, 0o1666), c.msgget(4711, 0o1666), c.semget(4711, 1, 0o1666), c.mq_open(b"/note", 66, 0o666, None)]
+    return calls + left
+"""
+    with Remote(code, "f") as function:
+        found = function(str(place))
+        if "processes and sockets (seccomp)" not in function.walls:
+            pytest.skip(f"of the kernel's walls this system has only {function.walls}")
+    assert found == [-1] * 11 and place.stat() == before and place.read_text() == "B"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.uname().machine not in kernel.MACHINES, reason="the filter is Linux's"
+)
+def test_the_filter_alone_refuses_what_reaches_other_processes():
+    """On an older kernel Landlock does not hold back signals. Each call would do nothing, or fail with another error."""
+    program = """
+import ctypes, fcntl, os
+from tta_iqa_lib.teaching.kit import kernel
+c, here, other = ctypes.CDLL(None, use_errno=True), kernel.MACHINES.index(os.uname().machine), os.getppid()
+pipe = os.pipe()[0]
+c.prctl(38, 1, 0, 0, 0)
+assert kernel._seccomp(os.uname().machine)
+def refused(number, *arguments):
+    return c.syscall(number, *arguments) == -1 and ctypes.get_errno() == 1
+denied = {name: numbers[here] for name, numbers in kernel.DENIED.items() if numbers[here]}
+assert len(denied) > 40 and [name for name, number in denied.items() if not refused(number, -1, -1, -1, -1, -1)] == []
+assert refused(kernel.TGKILL[here], other, other, 0) and not refused(kernel.TGKILL[here], os.getpid(), os.getpid(), 0)
+assert refused(kernel.PRLIMIT[here], other, 7, None, None) and not refused(kernel.PRLIMIT[here], 0, 7, None, None)
+assert refused(kernel.FCNTL[here], pipe, fcntl.F_SETOWN, other) and fcntl.fcntl(pipe, fcntl.F_GETFD) == 1
+assert refused(kernel.IOCTL[here], pipe, 0x8901, b"1234") and refused(kernel.CLONE[here], 17, 0, 0, 0, 0)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+TELLS = {
+    "a forged report": """
+import gc
+from multiprocessing.connection import Connection
+from tta_iqa_lib.teaching.kit.wire import encode
+def f(x):
+    line = next(o for o in gc.get_objects() if isinstance(o, Connection))
+    for message in encode([{"error": x, "line": x, "word": x, "detail": x}, None])[:2]:
+        line.send_bytes(message)
+""",
+    "a forged word": """
+import gc
+from multiprocessing.connection import Connection
+from tta_iqa_lib.teaching.kit.wire import encode
+def f(x):
+    line = next(o for o in gc.get_objects() if isinstance(o, Connection))
+    for message in encode([{"error": "unreadable", "line": 10**9, "word": x}, None])[:2]:
+        line.send_bytes(message)
+""",
+    "a type": "def f(x): return type(x, (), {})()",
+    "a type of numbers": "import numpy as np\ndef f(x): return np.zeros(1, [(x, float)])",
+    "an error": "def f(x): raise type(x, (Exception,), {})(x)",
+    "a file's name": "def f(x): open(x)",
+}
+
+
+@pytest.mark.parametrize("code", TELLS.values(), ids=TELLS)
+def test_no_word_about_a_failure_holds_what_the_function_has_seen(code):
+    seen = "the_test_s_input"
+    with pytest.raises(StudentError) as caught:
+        answer(code, seen)
+    assert seen not in caught.value.kind + caught.value.line
+
+
+def test_what_a_failure_says_is_a_kind_and_a_line_or_a_type():
+    for code, kind, line in (
+        ("def f(x):\n    y = 1\n    return y / 0", "ZeroDivisionError", "return y / 0"),
+        ("class Answer: pass\ndef f(x): return Answer()", "unreadable", "Answer"),
+        ("def f(x): return (i for i in x)", "unreadable", "generator"),
+        ("def f(x): return {1, 2}", "unreadable", "set"),
+    ):
+        with pytest.raises(StudentError) as caught:
+            answer(code, [1])
+        assert (caught.value.kind, caught.value.line) == (kind, line)
+
+
+def test_the_grader_s_arguments_and_environment_are_not_handed_on(monkeypatch):
+    """There the course's key stands. In a new interpreter: a server that runs has the environment it began with."""
+    program = """
+import os, sys
+from tta_iqa_lib.teaching.kit.sandbox import Remote
+code = \"\"\"
+import ctypes, os, sys
+def f():
+    variables, found = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ"), []
+    while variables[len(found)]:
+        found.append(variables[len(found)].decode())
+    return str([sys.argv, dict(os.environ), found])
+\"\"\"
+if __name__ == "__main__":
+    with Remote(code, "f") as function:
+        seen = function()
+    assert "PATH" in seen and "4711" not in seen, seen
+    assert os.environ["TTA_COURSE_KEY"] == "key-4711" and sys.argv[1:] == ["--key", "key-4711"]
+"""
+    monkeypatch.setenv("TTA_COURSE_KEY", "key-4711")
+    found = subprocess.run([sys.executable, "-c", program, "--key", "key-4711"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_student_s_process_holds_no_test_and_no_other_student(tmp_path):

@@ -44,6 +44,9 @@ def _roster(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
     names = names[1:] if names and names[0].lower() in HEADERS else names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"'{path}': more than one student is called {twice[0]!r} in the first column")
     bad = [name for name in names if name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|')]
     if bad or not names:
         raise ValueError(
@@ -51,7 +54,7 @@ def _roster(path: Path) -> list[str]:
             if bad
             else f"no students in '{path}'"
         )
-    return list(dict.fromkeys(names))
+    return names
 
 
 @course.command()
@@ -130,18 +133,22 @@ def grade(
 
     from tqdm import tqdm
 
+    from ...store import check_folder
     from ...teaching.kit.grade import grade_all
     from ...teaching.kit.pages import write_pages
-    from ...teaching.kit.submissions import find_submissions
+    from ...teaching.kit.submissions import collect
 
     found = _read(assignment)
     try:
-        handed_in = find_submissions(submissions, found)
+        handed_in, odd = collect(submissions, found)
+        check_folder(out)
         grades = grade_all(found, handed_in, out, key, processes)
         marked = write_pages(tqdm(grades, desc="notebooks", total=len(handed_in), file=sys.stderr), found, out)
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    for line in odd:
+        report(line)
     for one in marked:
         for note in one.notes:
             report(f"{one.student}: {note}")
@@ -160,7 +167,7 @@ def describe(
 
     found = _read(assignment)
     try:
-        lines = report_lines(found, load_grades(out), find_submissions(submissions, found))
+        lines = report_lines(found, load_grades(out, found), find_submissions(submissions, found))
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None

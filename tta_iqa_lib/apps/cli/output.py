@@ -14,6 +14,7 @@ import typer
 from ..tables import check_table, json_line, write_table
 
 if TYPE_CHECKING:
+    from ..journals import Journal
     from ..results import Results, Row
 
 
@@ -79,7 +80,7 @@ def finish(
     notes: list[str],
     higher_is_better: bool,
     status: int = 0,
-    journal: Path | None = None,
+    journal: Journal | None = None,
 ) -> None:
     """Table and page, and the exit status. The journal goes when the table is whole."""
     from ..results import HEADER, cells
@@ -88,7 +89,7 @@ def finish(
     if not save(out, HEADER, map(cells, rows)):
         status = 2
     elif journal:
-        journal.unlink(missing_ok=True)
+        journal.remove()
     try:
         if sheet:
             from ..sheets import write_sheet

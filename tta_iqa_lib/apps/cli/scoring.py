@@ -109,4 +109,4 @@ def score(
     if settings.method:
         notes.append(f"{settings.method}: {results.summary()}")
         report(notes[1])
-    finish(results, out, sheet, notes, scorer.model.higher_is_better, printing.status, journal and journal.path)
+    finish(results, out, sheet, notes, scorer.model.higher_is_better, printing.status, journal)

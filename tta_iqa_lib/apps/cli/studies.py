@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,23 @@ import typer
 
 from .app import app
 from .output import report
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """What a machine does to a long run ends it with one line; what is done is in the store."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        report(f"{error}; what is done is kept")
+    except BrokenProcessPool:
+        report(
+            "a worker was ended from outside, or no memory was left; what is done is kept: start again, with fewer --processes"
+        )
+    else:
+        return
+    raise typer.Exit(2)
+
 
 Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
 
@@ -24,7 +44,8 @@ def demo(processes: Processes = None) -> None:
     from ...models.saving import load_source_model
 
     grid = GRIDS["demo"]
-    results = run_grid(grid, processes)
+    with _kept():
+        results = run_grid(grid, processes)
     print(
         f"SRCC with computed quality; {grid.images} images a target, batches of {grid.batch_sizes[0]}, one source model:\n"
     )
@@ -49,6 +70,7 @@ def experiment(
     from ...experiments.grids import GRIDS
     from ...experiments.runner import run_grid
     from ...models.saving import data_folder
+    from ...store import check_folder
 
     if not names:
         for name, grid in GRIDS.items():
@@ -59,11 +81,13 @@ def experiment(
         report(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
         raise typer.Exit(2)
     for name in names:
-        results = run_grid(GRIDS[name], processes)
-        if GRIDS[name].keep_scores:
-            results["summary"] = summarise(results, ("source", "recipe"))
-        file = (out or data_folder() / "results") / f"{name}.json"
-        write_results(results, file)
+        with _kept():
+            file = (out or data_folder() / "results") / f"{name}.json"
+            check_folder(file.parent)
+            results = run_grid(GRIDS[name], processes)
+            if GRIDS[name].keep_scores:
+                results["summary"] = summarise(results, ("source", "recipe"))
+            write_results(results, file)
         for size in GRIDS[name].batch_sizes:
             print(
                 f"{name}: SRCC, mean over {len(GRIDS[name].seeds)} seeds, batches of {size}:\n\n{table(results, size)}\n"
@@ -92,6 +116,7 @@ def bench(
     from ...experiments.bench import run_bench, settings_of, table
     from ...experiments.contestants import NETWORKS, RECIPES
     from ...models.saving import data_folder
+    from ...store import check_folder
 
     for names, known in ((networks, NETWORKS), (recipe, RECIPES), (precision, ("float32", "bfloat16"))):
         unknown = [name for name in names or () if name not in known]
@@ -106,9 +131,11 @@ def bench(
         recipe or RECIPES,
         precision or ("float32", "bfloat16"),
     )
-    results = run_bench(settings, repeats, fresh)
     file = out or data_folder() / "results" / f"bench-{device}.json"
-    write_results(results, file)
+    with _kept():
+        check_folder(file.parent)
+        results = run_bench(settings, repeats, fresh)
+        write_results(results, file)
     print(f"{table(results)}\nwritten: {file}")
 
 
@@ -165,7 +192,7 @@ def opinions(
     from ...experiments.opinions.study import Place, run_study
     from ...experiments.opinions.summary import summarise, text_table
     from ...models.saving import data_folder
-    from ...store import cache_folder
+    from ...store import cache_folder, check_folder
 
     for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"]), (grid, [None, *GRIDS])):
         if value not in known:
@@ -173,14 +200,16 @@ def opinions(
             raise typer.Exit(2)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     place = Place(str(pack), str(sources or cache_folder() / "opinion-sources"), scale, device)
-    try:
-        results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role, grid=grid)
-    except (OSError, ValueError) as error:
-        report(str(error))
-        raise typer.Exit(2) from None
-    results["summary"] = summarise(results)
     file = out or data_folder() / "results" / f"opinions-{'-'.join(filter(None, (scale, grid, role)))}.json"
-    write_results(results, file)
+    with _kept():
+        check_folder(file.parent)
+        try:
+            results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role, grid=grid)
+        except ValueError as error:
+            report(str(error))
+            raise typer.Exit(2) from None
+        results["summary"] = summarise(results)
+        write_results(results, file)
     print(f"{text_table(results)}\nwritten: {file}")
 
 

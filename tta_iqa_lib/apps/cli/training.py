@@ -60,12 +60,17 @@ def train(
     Known layouts: as `evaluate`. Without a database source-SEED.safetensors is trained on TinyShift's source split; then only
     --seed, --epochs and --out count.
     """
-    from ...store import data_folder
+    from ...store import check_folder, data_folder
 
     for seed in seeds or [0]:
         if database is None:
             file = _place(out or data_folder() / "models", f"source-{seed}", seeds)
-            _tinyshift(file, seed, epochs or 16)
+            try:
+                check_folder(file.parent)
+                _tinyshift(file, seed, epochs or 16)
+            except OSError as error:
+                report(str(error))
+                raise typer.Exit(2) from None
             continue
         from ...datasets.databases import read
         from ...models.fine_tuning import Settings
@@ -117,8 +122,10 @@ def _opinions(file: Path, database, settings, device: str | None) -> None:
 
     from ...models.fine_tuning import draw_curve, train_on_opinions
     from ...models.saving import save_model
+    from ...store import check_folder
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_folder(file.parent)
     checkpoint = file.with_suffix(".checkpoint")
     if checkpoint.is_file():
         report(f"going on from '{checkpoint}'")

@@ -8,10 +8,13 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 CELL_MAGIC = re.compile(r"^%%(\w+).*\n?")
+LONGEST = 500_000  # letters of a cell
 RUNS_PYTHON = ("time", "timeit", "capture", "prun")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -57,6 +60,15 @@ class Notebook:
                 aside += [s for s in statements if _binds(s)]
         self._aside = aside
 
+    def numbers(self, names: Iterable[str]) -> dict[str, Any]:
+        """What the code cells themselves set these names to, where that is a plain value."""
+        return {
+            s.targets[0].id: s.value.value
+            for s in self.statements
+            if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name) and isinstance(s.value, ast.Constant)
+            if s.targets[0].id in names
+        }
+
     def find(self, name: str) -> Found:
         """The function of this name: the last one that is no stub; in a text cell where no code cell has it."""
         note = ""
@@ -71,7 +83,10 @@ class Notebook:
         done = [s for s in written if not is_stub(s)]
         if not done:
             return Found(stub=True, problem="fill in the function")
-        return Found(self._with_needs(done[-1]), note)
+        try:
+            return Found(self._with_needs(done[-1]), note)
+        except RecursionError:
+            return Found(problem=f"Python cannot read `{name}`, or what it needs: it is nested too deeply")
 
     def _missing(self, name: str) -> str:
         names = [s.name for s in self.statements if isinstance(s, DEFINITIONS)]
@@ -129,13 +144,15 @@ def is_stub(statement: ast.stmt) -> bool:
 
 def _parse(source: str) -> tuple[list[ast.stmt], str]:
     """The statements of a cell, without the commands of Jupyter; or none, and where Python stops."""
+    if len(source) > LONGEST:
+        return [], f"it has more than {LONGEST:,} letters"
     magic = CELL_MAGIC.match(source)
     if magic and magic[1] not in RUNS_PYTHON:
         return [], ""
     source = CELL_MAGIC.sub("\n", source, count=1)
     fence = re.search(r"^```(?:python)?\n(.*?)^```", source, re.DOTALL | re.MULTILINE)
     source = fence[1] if fence else source
-    source = re.sub(r"^(\s*)[%!?].*$|^(\s*)[\w.]+\?{1,2}$", r"\1\2pass", source, flags=re.MULTILINE)
+    source = re.sub(r"^([ \t]*)[%!?].*$|^([ \t]*)[\w.]+\?{1,2}$", r"\1\2pass", source, flags=re.MULTILINE)
     try:
         return ast.parse(source).body, ""
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

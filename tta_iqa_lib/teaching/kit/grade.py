@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ...experiments.runner import start_worker
 from ...store.files import atomic_write
 from ..course.checker import Wrong
 from .functions import Found, Notebook
@@ -23,6 +25,8 @@ from .sandbox import Remote
 from .source import Assignment, Item, NotebookError, cells_of, read_notebook
 from .submissions import released_as, written_answer
 from .walls import Limits
+
+LONGEST_ANSWER = 20_000  # letters that are kept of a written answer
 
 
 @dataclass
@@ -67,8 +71,15 @@ class Grade:
             return None
 
 
+def grades_folder(out: Path, assignment: Assignment) -> Path:
+    return out / ".grades" / assignment.name
+
+
 def digest_of(assignment: Assignment, path: Path, student: str, key: str) -> str:
-    parts = [path.read_bytes(), assignment.path.read_bytes(), student.encode(), key.encode()]
+    handed_in = b""
+    with contextlib.suppress(OSError):  # what cannot be read is graded as it is
+        handed_in = path.read_bytes()
+    parts = [handed_in, assignment.path.read_bytes(), student.encode(), key.encode()]
     return hashlib.sha256(b"\0".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
 
 
@@ -84,15 +95,14 @@ def grade_one(
     """
     grade = Grade(student, assignment.name, digest=digest_of(assignment, path, student, key))
     try:
-        cells = cells_of(read_notebook(path))
+        handed_in = read_notebook(path)
     except NotebookError:
-        cells = []
+        handed_in = {"cells": []}
         grade.notes.append("the file is no notebook")
-    constants = assignment.constants(student, key)
+    cells = cells_of(handed_in)
+    constants, notes = _numbers(assignment, cells, released_as(path).get("student", student), student, key)
     notebook = Notebook(cells, assignment.given(constants))
-    released = released_as(path).get("student", student)
-    if released not in (student, ANYONE):
-        grade.notes.append(f"this notebook was released to {released}")
+    grade.notes += notes
     found = {name: notebook.find(name) for name in assignment.functions}
     grade.notes += [f.problem for f in found.values() if f.code and f.problem]
     grade.notes += [f"Python cannot read {where}" for where in notebook.unreadable]
@@ -100,11 +110,31 @@ def grade_one(
         if item.test:
             grade.marks[item.name] = run_item(item, notebook.given, found, limits)
         else:
-            answer = written_answer(assignment, item.name, cells).strip()
+            answer = written_answer(assignment, item.name, handed_in)
+            if len(answer) > LONGEST_ANSWER:
+                grade.notes.append(f"{item.name}: cut after {LONGEST_ANSWER:,} of {len(answer):,} letters")
+                answer = answer[:LONGEST_ANSWER]
             empty = answer in ("", ANSWER)
             grade.answers[item.name] = "" if empty else answer
             grade.marks[item.name] = Mark(0, item.points, "not attempted", "no answer") if empty else None
     return grade
+
+
+def _numbers(
+    assignment: Assignment, cells: list[tuple[str, str]], released: Any, student: str, key: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The numbers that a student was given, and what is odd about it."""
+    mine, everybody = assignment.constants(student, key), assignment.constants(ANYONE, key)
+    written = Notebook(cells).numbers(mine)
+    if released == ANYONE or (written == everybody and written != mine):  # one version was released for all
+        mine = everybody
+    elif released != student:
+        return mine, [f"this notebook was released to {str(released)[:80]}"]
+    other = [
+        f"{name} = {written[name]}, not {value}" for name, value in mine.items() if written.get(name, value) != value
+    ]
+    said = f"the notebook has other numbers ({', '.join(other)}): changed by hand, or released with another key?"
+    return mine, [said] if other else []
 
 
 def run_item(item: Item, given: str, found: dict[str, Found], limits: Limits | None = None) -> Mark:
@@ -118,7 +148,7 @@ def run_item(item: Item, given: str, found: dict[str, Found], limits: Limits | N
         return eval(compile(ast.Expression(call), f"<{item.name}>", "eval"), namespace)
 
 
-@contextmanager
+@contextlib.contextmanager
 def remote_functions(found: dict[str, Found], limits: Limits | None = None) -> Iterator[dict[str, Callable]]:
     """Something to call for each function of a student's, whether it is there or not; each in a process of its own."""
     functions = {name: Remote(f.code, name, limits) if f.code else _absent(f) for name, f in found.items()}
@@ -137,7 +167,10 @@ def _absent(found: Found) -> Callable:
     return call
 
 
-def _safely(task: tuple[Assignment, Path, str, str, Limits | None]) -> Grade:
+Task = tuple[Assignment, Path, str, str, Limits | None]
+
+
+def _safely(task: Task) -> Grade:
     """One failure stops one grade, not the batch."""
     assignment, path, student, key, limits = task
     undumpable()
@@ -161,7 +194,7 @@ def grade_all(
     Grades are kept in OUT/.grades, one file a student: started again, this goes on where it stopped, and grades only what has
     changed.
     """
-    kept = out / ".grades"
+    kept = grades_folder(out, assignment)
     tasks = []
     for student, path in submissions.items():
         stored = Grade.load(kept / f"{student}.json")
@@ -169,10 +202,31 @@ def grade_all(
             yield stored
         else:
             tasks.append((assignment, path, student, key, limits))
-    with ExitStack() as stack:
-        run = map
-        if processes > 1 and len(tasks) > 1:
-            run = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn"))).map
-        for grade in run(_safely, tasks):
-            grade.save(kept / f"{grade.student}.json")
-            yield grade
+    many = processes > 1 and len(tasks) > 1
+    for grade in _in_workers(tasks, processes) if many else map(_safely, tasks):
+        grade.save(kept / f"{grade.student}.json")
+        yield grade
+
+
+def _in_workers(tasks: list[Task], processes: int) -> Iterator[Grade]:
+    """Each grade as soon as it is there. A worker that dies (no memory is left, say) takes one grade with it, and no other."""
+    while tasks:
+        lost = []
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=start_worker) as pool:
+            jobs = {pool.submit(_safely, task): task for task in tasks}
+            try:
+                for job in as_completed(jobs):
+                    if not isinstance(job.exception(), BrokenProcessPool):
+                        yield job.result()
+                lost = [task for job, task in jobs.items() if job.exception()]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if processes == 1 and lost:  # one after another: it was at the first of them
+            source, _, student, *_ = lost[0]
+            note = "could not be graded: the process that graded it was ended from outside, or ran out of memory"
+            yield Grade(student, source.name, notes=[note])
+            tasks = lost[1:]
+        else:  # no more than these lay with the workers
+            yield from _in_workers(lost[: processes + 1], 1)
+            tasks = lost[processes + 1 :]

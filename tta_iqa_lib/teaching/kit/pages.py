@@ -13,13 +13,15 @@ from pathlib import Path
 from ...store.files import atomic_write
 from .grade import Grade
 from .source import Assignment
+from .written import cell, take_up
 
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 body { color: #1a1a1a; background: #fff; }
 table { border-collapse: collapse; width: 100%; }
+td, blockquote { overflow-wrap: anywhere; }
 th, td { text-align: left; vertical-align: top; padding: .5rem; border-bottom: 1px solid #ccc; }
-.points { white-space: nowrap; text-align: right; }
+td.points { white-space: nowrap; overflow-wrap: normal; text-align: right; }
 blockquote { white-space: pre-wrap; border-left: 3px solid #ccc; margin-left: 0; padding-left: 1rem; }
 @media (prefers-color-scheme: dark) { body { color: #eee; background: #181818; } }
 """
@@ -61,18 +63,16 @@ def student_page(grade: Grade, title: str, possible: dict[str, float]) -> str:
 
 
 def write_pages(grades: Iterable[Grade], assignment: Assignment, out: Path) -> list[Grade]:
-    """A page for each student, OUT/STUDENT.html, and all grades in OUT/NAME.csv: student, points, out of, each item, notes.
+    """A page for each student, OUT/STUDENT/NAME.html, and all grades in OUT/NAME.csv: student, points, out of, each item, notes.
 
-    Points for written answers are read from OUT/written.csv (student, item, points), which is made for the instructor to fill
-    in, with the answers beside them; lines that are there already are kept.
+    Points for written answers are taken up from OUT/NAME-written.csv (`written`).
 
     Returns:
         The grades, with the points of the written answers.
     """
     possible = {item.name: item.points for item in assignment.items}
     grades = sorted(grades, key=lambda g: g.student)
-    _read_written(grades, possible, out / "written.csv")
-    _write_written(grades, out / "written.csv")
+    take_up(grades, possible, out / f"{assignment.name}-written.csv")
     with (
         atomic_write(out / f"{assignment.name}.csv") as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
@@ -82,68 +82,9 @@ def write_pages(grades: Iterable[Grade], assignment: Assignment, out: Path) -> l
         for grade in grades:
             marks = [grade.marks.get(name) for name in possible]
             row = [f"{mark.points:g}" if mark else "" for mark in marks]
-            writer.writerow(
-                [
-                    _cell(grade.student),
-                    f"{grade.points:g}",
-                    f"{sum(possible.values()):g}",
-                    *row,
-                    _cell("; ".join(grade.notes)),
-                ]
-            )
+            totals = f"{grade.points:g}", f"{sum(possible.values()):g}"
+            writer.writerow([cell(grade.student), *totals, *row, cell("; ".join(grade.notes))])
     for grade in grades:
-        with atomic_write(out / f"{grade.student}.html") as partial:
+        with atomic_write(out / grade.student / f"{assignment.name}.html") as partial:
             partial.write_text(student_page(grade, assignment.about["title"], possible), encoding="utf-8")
     return grades
-
-
-def _cell(text: str) -> str:
-    """A spreadsheet takes a text that begins so for a formula, and runs it."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t") else text
-
-
-def _read_written(grades: list[Grade], possible: dict[str, float], path: Path) -> None:
-    from .marking import Mark
-
-    if not path.is_file():
-        return
-    by_student = {grade.student: grade for grade in grades}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.DictReader(file), 2):
-            grade, item, points = (
-                by_student.get(row.get("student", "")),
-                row.get("item", ""),
-                (row.get("points") or "").strip(),
-            )
-            if not grade or not points or item not in grade.answers:
-                continue
-            try:
-                value = float(points)
-            except ValueError:
-                value = -1.0
-            if not 0 <= value <= possible[item]:
-                raise ValueError(
-                    f"'{path}', line {line}: points must be a number from 0 to {possible[item]:g}; got {points!r}"
-                )
-            status = "passed" if value == possible[item] else "partly" if value else "not yet"
-            grade.marks[item] = Mark(value, possible[item], status, row.get("comment") or "")
-
-
-def _write_written(grades: list[Grade], path: Path) -> None:
-    rows = []
-    for grade in grades:
-        for item, answer in grade.answers.items():
-            mark = grade.marks.get(item)
-            if answer:
-                rows.append(
-                    [
-                        _cell(grade.student),
-                        item,
-                        f"{mark.points:g}" if mark else "",
-                        mark.message if mark else "",
-                        _cell(answer),
-                    ]
-                )
-    if rows:
-        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["student", "item", "points", "comment", "answer"], *rows])

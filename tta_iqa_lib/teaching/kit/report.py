@@ -12,20 +12,20 @@ from statistics import mean, median
 import numpy as np
 
 from .functions import Notebook
-from .grade import Grade
+from .grade import Grade, grades_folder
 from .source import Assignment, NotebookError, cells_of, read_notebook
 
 
-def load_grades(out: Path) -> list[Grade]:
-    """The grades that `grade` has kept in OUT.
+def load_grades(out: Path, assignment: Assignment) -> list[Grade]:
+    """The grades of an assignment that `grade` has kept in OUT.
 
     Raises:
         NotebookError: there are none.
     """
-    grades = [Grade.load(path) for path in sorted((out / ".grades").glob("*.json"))]
-    found = [grade for grade in grades if grade]
+    paths = sorted(grades_folder(out, assignment).glob("*.json"))
+    found = [grade for path in paths if (grade := Grade.load(path)) and grade.student == path.stem]
     if not found:
-        raise NotebookError(f"no grades in '{out}': grade first")
+        raise NotebookError(f"no grades of {assignment.name} in '{out}': grade first")
     return found
 
 

@@ -6,9 +6,11 @@ gradients pass.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,8 +23,13 @@ from torch import Tensor
 
 from . import student
 from .walls import Limits
-from .wire import decode, encode
+from .wire import NO_NUMBERS, TOO_DEEP, decode, encode
 
+KNOWN = ("function", "method", "module", "generator", "dict_keys", "dict_values", TOO_DEEP, NO_NUMBERS)
+ENVIRONMENT = (
+    "PATH", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH",
+    "HOME", "USERPROFILE", "LANG", "LC_", "TEMP", "TMP", "SYSTEM", "WINDIR",
+)  # fmt: skip
 PRELOADED = ["tta_iqa_lib.teaching.kit.student", "tta_iqa_lib.metrics", "scipy.stats", "torch._dynamo"]
 
 
@@ -32,6 +39,22 @@ class StudentError(Exception):
     def __init__(self, kind: str, line: str):
         super().__init__(kind)
         self.kind, self.line = kind, line
+
+    @classmethod
+    def told(cls, head: dict, code: str) -> StudentError:
+        """From what a student's process says, of which only a choice among Python's words and those of its own code is believed:
+        words that it makes up could carry the test's numbers out.
+        """
+        kind, lines = head["error"], code.splitlines()
+        if kind == student.UNREADABLE:
+            word = str(head.get("word"))
+            known = word in KNOWN or hasattr(builtins, word) or word in re.findall(r"\w+", code)
+            return cls(kind, word if known else "of a type of its own")
+        known = isinstance(kind, str) and isinstance(getattr(builtins, kind, None), type)
+        at = line if isinstance(line := head.get("line"), int) else 0
+        return cls(
+            kind if known else "an error of its own", lines[at - 1].strip()[:120] if 1 <= at <= len(lines) else ""
+        )
 
 
 class Stopped(Exception):
@@ -48,14 +71,20 @@ def _context():
 
 
 @contextlib.contextmanager
-def _nameless_program() -> Iterator[None]:
-    """Else multiprocessing would run the grader's own program in the student's process, to find its classes there."""
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+def _as_nobody() -> Iterator[None]:
+    """What multiprocessing would hand on to a new process is none of a student's: the grader's own program, its arguments and its
+    environment, in which keys and passwords stand.
+    """
+    program, arguments, variables = sys.modules["__main__"], sys.argv, dict(os.environ)
+    sys.modules["__main__"], sys.argv = ModuleType("__main__"), [""]
+    for name in variables:
+        if not name.upper().startswith(ENVIRONMENT):
+            del os.environ[name]
     try:
         yield
     finally:
-        sys.modules["__main__"] = program
+        sys.modules["__main__"], sys.argv = program, arguments
+        os.environ.update(variables)
 
 
 class Remote:
@@ -108,7 +137,7 @@ class Remote:
         self._process = context.Process(  # type: ignore[attr-defined]
             target=student.serve, args=(theirs, self.code, self.__name__, self.limits), daemon=True
         )
-        with _nameless_program():
+        with _as_nobody():
             self._process.start()
         theirs.close()
         (head, _), _ = self._receive(seconds=120)  # a slow machine may need a while to start Python
@@ -153,11 +182,12 @@ class Remote:
             timer.cancel()
         try:
             (head, value), leaves = decode(*messages)
-            error, detail = head.get("error"), head.get("detail", "")
-        except (ValueError, TypeError, AttributeError):  # the student's code has written on the line itself
-            raise StudentError("unreadable", "not an answer") from None
-        if error:
-            raise StudentError(str(error)[:40], str(detail)[:120])
+            if not isinstance(head, dict):
+                raise ValueError
+        except (ValueError, TypeError):  # the student's code has written on the line itself
+            raise StudentError(student.UNREADABLE, "not an answer") from None
+        if "error" in head:
+            raise StudentError.told(head, self.code)
         return [head, value], leaves
 
 

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from .functions import Notebook
 
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.DOTALL | re.MULTILINE)
 HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS\n(.*?)^[ \t]*### END HIDDEN TESTS[ \t]*$", re.DOTALL | re.MULTILINE)
-MARKS = re.compile(r"###\s*(BEGIN|END)")
+MARKS = re.compile(r"###\s*(BEGIN|END)|#\s*(BEGIN|END)\s+(SOLUTION|HIDDEN)")
 ABOUT = "tta_iqa_course"  # of a notebook's metadata
 
 
@@ -64,7 +65,11 @@ def read_notebook(path: Path) -> dict:
         NotebookError: it is none.
     """
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if "\\ud" in text.lower():  # halves of letters, which no file can hold
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        notebook = json.loads(text)
         for cell in notebook["cells"]:
             source = cell.get("source", "")
             cell["source"] = source if isinstance(source, str) else "".join(source)
@@ -118,6 +123,11 @@ class Assignment:
                 raise NotebookError(
                     f"'{path}': a BEGIN or END without its partner in a cell that begins {cell['source'][:40]!r}"
                 )
+        for name, values in found.about.get("variants", {}).items():
+            if not re.search(rf"^{name} = ", found.given({}), re.MULTILINE):
+                raise NotebookError(f"'{path}': there are variants of {name}, and no cell tagged 'given' sets it")
+            if not values:
+                raise NotebookError(f"'{path}': the list of variants of {name} is empty")
         names = [item.name for item in found.items]
         if len(set(names)) < len(names):
             raise NotebookError(f"'{path}': two items are called {max(names, key=names.count)!r}")
@@ -168,7 +178,7 @@ class Assignment:
 
     def constants(self, student: str, key: str = "") -> dict[str, Any]:
         """The numbers of a student's variant. Who has not the key cannot tell them beforehand."""
-        chosen = {}
+        student, chosen = unicodedata.normalize("NFC", student), {}  # a Mac takes a name's accents apart
         for name, values in self.about.get("variants", {}).items():
             digest = hashlib.sha256("\0".join([key, self.name, student, name]).encode()).digest()
             chosen[name] = values[int.from_bytes(digest[:8], "big") % len(values)]
@@ -177,7 +187,8 @@ class Assignment:
     def with_constants(self, source: str, constants: dict[str, Any]) -> str:
         """A cell with the numbers of a variant in place of its own."""
         for name, value in constants.items():
-            source = re.sub(rf"^{name} = [^#\n]*?(?=\s*(#|$))", f"{name} = {value!r}", source, flags=re.MULTILINE)
+            line = f"{name} = {value!r}"
+            source = re.sub(rf"^{name} = [^#\n]*?(?=\s*(#|$))", lambda _, line=line: line, source, flags=re.MULTILINE)
         return source
 
     def given(self, constants: dict[str, Any]) -> str:

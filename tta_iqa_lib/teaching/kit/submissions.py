@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from .release import ANYONE
-from .source import ABOUT, Assignment, NotebookError, read_notebook
+from .source import ABOUT, Assignment, NotebookError, cells_of, read_notebook
 
 BACKUPS = "backups"  # the copies that `validate` keeps
+PLATFORM = re.compile(r"_\d+_assignsubmission_(file|onlinetext)_?$")  # what Moodle adds to a student's name
 
 
 def find_submissions(folder: Path, assignment: Assignment) -> dict[str, Path]:
@@ -16,24 +18,33 @@ def find_submissions(folder: Path, assignment: Assignment) -> dict[str, Path]:
 
     SUBMISSIONS/STUDENT/…/any.ipynb is STUDENT's. A notebook that lies in SUBMISSIONS itself belongs to whom it was released
     to, if it still says so, else to the name of its file. Of several of one student the last-written counts; what was released
-    as another assignment does not.
+    as another assignment does not, nor does a link, which could lead to anybody's work.
 
     Raises:
         NotebookError: no such folder, or no notebook in it.
     """
+    return collect(folder, assignment)[0]
+
+
+def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list[str]]:
+    """As `find_submissions`; and, for the instructor, what lies in the folder and is not graded."""
     if not folder.is_dir():
         raise NotebookError(f"no folder of submissions: '{folder}'")
     found: dict[str, list[Path]] = {}
     loose: dict[str, list[Path]] = {}
+    odd = []
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder)
-        if any(part.startswith(".") or part == BACKUPS for part in inside.parts):
+        if any(part.startswith(".") or part == BACKUPS for part in inside.parts) or not path.is_file():
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()) or path.is_symlink():
+            odd.append(f"'{inside}' is a link, which is not followed")
             continue
         about = released_as(path)
         if about.get("name", assignment.name) != assignment.name:
-            continue
-        if len(inside.parts) > 1:
-            found.setdefault(inside.parts[0], []).append(path)
+            odd.append(f"'{inside}' was released as {str(about['name'])[:80]}")
+        elif len(inside.parts) > 1:
+            found.setdefault(PLATFORM.sub("", inside.parts[0]), []).append(path)
         else:
             loose.setdefault(str(about.get("student", ANYONE)), []).append(path)
     for student, paths in loose.items():
@@ -42,7 +53,17 @@ def find_submissions(folder: Path, assignment: Assignment) -> dict[str, Path]:
             found.setdefault(_file_name(student) if sure else _stem(path, assignment.name), []).append(path)
     if not found:
         raise NotebookError(f"no notebook of {assignment.name} in '{folder}'")
-    return {student: max(paths, key=lambda p: p.stat().st_mtime) for student, paths in sorted(found.items())}
+    chosen = {student: max(paths, key=lambda p: p.stat().st_mtime) for student, paths in sorted(found.items())}
+    for student, paths in found.items():
+        if len(paths) > 1:
+            odd.append(
+                f"{student} has {len(paths)} notebooks; '{chosen[student].relative_to(folder)}' was written last"
+            )
+    for entry in sorted(folder.iterdir()):
+        named = {path.relative_to(folder).parts[0] for paths in found.values() for path in paths}
+        if entry.name not in named and not entry.name.startswith((".", "__MACOSX")) and entry.suffix != ".ipynb":
+            odd.append(f"'{entry.name}' holds no notebook of {assignment.name}")
+    return chosen, odd
 
 
 def _stem(path: Path, name: str) -> str:
@@ -54,7 +75,7 @@ def _stem(path: Path, name: str) -> str:
 
 def _file_name(student: str) -> str:
     """A name out of a file that anybody may have written, as the name of a file."""
-    return re.sub(r"[^\w.@+-]+", "_", student).lstrip(".") or "nameless"
+    return re.sub(r"[^\w.@+-]+", "_", student).lstrip(".")[:80] or "nameless"
 
 
 def released_as(path: Path) -> dict:
@@ -66,20 +87,26 @@ def released_as(path: Path) -> dict:
     return about if isinstance(about, dict) else {}
 
 
-def written_answer(assignment: Assignment, item: str, cells: list[tuple[str, str]]) -> str:
-    """What stands in a notebook between a written question and what follows it, however the cells are cut."""
+def written_answer(assignment: Assignment, item: str, notebook: dict) -> str:
+    """What stands in a notebook between a written question and what follows it, however the cells are cut.
+
+    Where nothing does: what stands in the cell that was made for the answer.
+    """
     source = assignment.notebook["cells"]
-    place = next(i for i, c in enumerate(source) if c["metadata"].get("nbgrader", {}).get("grade_id") == item)
+    place = next(i for i, cell in enumerate(source) if _id(cell) == item)
 
     def edge(cell: dict, last: bool) -> str:
         return [line for line in cell["source"].splitlines() if line.strip()][-1 if last else 0]
 
-    text = "\n\n".join(text for _, text in cells)
+    text = "\n\n".join(text for _, text in cells_of(notebook))
     question = edge(source[place - 1], last=True)
-    begin = text.find(question)
-    if begin < 0:
-        return ""
-    begin += len(question)
+    begin = text.find(question) + len(question)
     following = source[place + 1 : place + 2]
     end = text.find(edge(following[0], last=False), begin) if following else -1
-    return text[begin : end if end >= 0 else None].strip()
+    answer = text[begin : end if end >= 0 else None].strip() if question in text else ""
+    return answer or next((cell["source"].strip() for cell in notebook["cells"] if _id(cell) == item), "")
+
+
+def _id(cell: dict) -> Any:
+    about = cell["metadata"].get("nbgrader")
+    return about.get("grade_id") if isinstance(about, dict) else None

@@ -15,6 +15,8 @@ from torch import Tensor
 
 PLAIN = (bool, int, float, str, type(None))
 DEEPEST = 8  # levels of lists in lists
+TOO_DEEP = f"lists more than {DEEPEST} levels deep"
+NO_NUMBERS = "an array that holds no numbers"
 
 
 def encode(value: Any) -> tuple[bytes, bytes, list[Tensor]]:
@@ -47,7 +49,7 @@ def decode(structure: bytes, numbers: bytes) -> tuple[Any, list[Tensor]]:
 
 def _pack(value: Any, tensors: dict[str, Tensor], leaves: list[Tensor], depth: int) -> Any:
     if depth > DEEPEST:
-        raise TypeError(f"lists more than {DEEPEST} levels deep")
+        raise TypeError(TOO_DEEP)
     if type(value) in PLAIN:
         return value
     if isinstance(value, np.generic):
@@ -58,7 +60,7 @@ def _pack(value: Any, tensors: dict[str, Tensor], leaves: list[Tensor], depth: i
         kind = "tensor" if isinstance(value, Tensor) else "array"
         name = str(len(tensors))
         if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-            raise TypeError(f"array of {value.dtype}")
+            raise TypeError(NO_NUMBERS)
         plain = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
         tensors[name] = plain.contiguous().clone()
         if isinstance(value, Tensor) and value.requires_grad:

@@ -329,10 +329,10 @@ def test_gaussian_channels_are_matched_as_by_their_moments():
     """Far beyond the outermost quantiles as well: the map of a Gaussian onto a Gaussian is a straight line."""
     mean, deviation = torch.tensor([[1.0], [-2.0]]), torch.tensor([[3.0], [0.5]])
     wanted = mean + deviation * torch.special.ndtri(torch.tensor(LEVELS))
-    x = 5 + 2 * gaussian(4000, 2)
+    x = 5 + 2 * gaussian(2000, 2)
     found = match_quantiles(x, channel_quantiles(x), wanted)
     expected = mean[..., None] + deviation[..., None] * (x - 5) / 2
-    assert x.max() > 5 + 2 * 3 and torch.allclose(found, expected, rtol=0, atol=0.015)
+    assert x.max() > 5 + 2 * 3 and torch.allclose(found, expected, rtol=0, atol=0.03)  # a hundredth of a deviation
 
 
 class Toned(nn.Module):
@@ -365,9 +365,9 @@ def test_a_match_of_quantiles_keeps_the_order_and_gives_a_constant_channel_the_m
     x = torch.cat([gaussian(300, 1).exp(), torch.full((300, 1, 1, 1), 7.0)], 1)
     wanted = torch.linspace(-1, 1, len(LEVELS)).expand(2, -1).contiguous()
     found = match_quantiles(x, channel_quantiles(x), wanted)
-    assert torch.equal(found[:, 0].flatten().argsort(), x[:, 0].flatten().argsort())
+    assert (found[x[:, 0].flatten().argsort(), 0].flatten().diff() >= 0).all()
     assert torch.allclose(channel_quantiles(found)[0], wanted[0], rtol=0, atol=0.02)
-    assert torch.equal(found[:, 1].unique(), wanted[1, len(LEVELS) // 2].view(1))
+    assert torch.allclose(found[:, 1], wanted[1].mean(), atol=1e-6)  # its median, since it is symmetric
 
 
 def test_quantile_matching_takes_batch_by_batch_and_leaves_the_model_as_it_is():

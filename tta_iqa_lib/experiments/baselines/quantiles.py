@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ...adaptation.shadow import Shadow
 from ...models.quality import ScoringModel
 
 LEVELS = tuple((i + 0.5) / 16 for i in range(16))
-MOST = 4096  # values of a channel that its quantiles are taken from, drawn at random
+MOST = 2048  # values of a channel that its quantiles are taken from, drawn at random
 
 
 def channel_quantiles(x: Tensor) -> Tensor:
@@ -37,18 +38,21 @@ def match_quantiles(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
     of what is wanted.
 
     Args:
-        x: (B, C, …).
+        x: (B, C, …), without gradients.
         own, wanted: (C, levels), in ascending order.
     """
-    values = x.transpose(0, 1).flatten(1).to(own.dtype).contiguous()
-    width, rise = own.diff(dim=1), wanted.diff(dim=1)
-    whole = (wanted[:, -1:] - wanted[:, :1]) / (own[:, -1:] - own[:, :1])
-    slope = torch.cat([whole, torch.where(width > 0, rise / width, 0.0), whole], 1)
-    start, base = (torch.cat([knots[:, :1], knots], 1) for knots in (own, wanted))
-    piece = torch.searchsorted(own, values, right=True)
-    mapped = base.gather(1, piece) + slope.gather(1, piece) * (values - start.gather(1, piece))
-    mapped = torch.where(own[:, -1:] > own[:, :1], mapped, wanted[:, [wanted.shape[1] // 2]])
-    return mapped.view(x.transpose(0, 1).shape).transpose(0, 1).to(x.dtype)
+    channels = x.transpose(0, 1)
+    values, knots, heights = (part.cpu().numpy() for part in (channels.flatten(1).float(), own, wanted))
+    mapped = np.empty_like(values)
+    for to, these, knot, height in zip(mapped, values, knots, heights, strict=True):
+        width, rise = knot[-1] - knot[0], height[-1] - height[0]
+        if width == 0:
+            to[:] = np.median(height)
+            continue
+        ends = np.array([min(these.min(), knot[0]), max(these.max(), knot[-1])])
+        beyond = height[[0, -1]] + rise / width * (ends - knot[[0, -1]])
+        to[:] = np.interp(these, [ends[0], *knot, ends[1]], [beyond[0], *height, beyond[1]])
+    return torch.from_numpy(mapped).to(x).view(channels.shape).transpose(0, 1)
 
 
 @torch.no_grad()
@@ -93,7 +97,7 @@ class QuantileMatching:
         """(N, 3, H, W) in [0, 1] → (N,)."""
 
         def match(name: str, layer, copy, x: Tensor) -> Tensor:
-            return _as_trained(layer, copy, match_quantiles(x, channel_quantiles(x), self.quantiles[name].to(x.device)))
+            return _as_trained(layer, copy, match_quantiles(x, channel_quantiles(x), self.quantiles[name]))
 
         module, scores = Shadow(self.model, match, _run).module, images.new_empty(len(images))
         for rows in balanced_batches(len(images), batch_size):

@@ -28,7 +28,7 @@ def small_opinions(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SHARES", (0.5, 0.25, 0.25))
     seeds = dict.fromkeys(sources.SOURCES, 1) | {"live": 2}
     monkeypatch.setitem(sources.SCALES, "reduced", sources.Scale("reduced", 32, 16, 8, 1, seeds))
-    caches = study._pack, study._model, study._images
+    caches = study._pack, study._model, study._images, study._quantiles
     for cached in caches:
         cached.cache_clear()
     yield

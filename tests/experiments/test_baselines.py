@@ -18,6 +18,7 @@ from tta_iqa_lib.experiments.baselines import (
     Lean,
     Orders,
     PerImage,
+    QuantileMatching,
     Rotation,
     ScoreEntropy,
     ScoreVariance,
@@ -25,7 +26,9 @@ from tta_iqa_lib.experiments.baselines import (
     SubspaceAlignment,
     Turns,
     rotation_head,
+    source_quantiles,
 )
+from tta_iqa_lib.experiments.baselines.quantiles import LEVELS, channel_quantiles, match_quantiles
 from tta_iqa_lib.models.training import remember_source
 
 
@@ -301,6 +304,85 @@ def test_lean_takes_more_of_what_lies_farther_in_the_first_half_of_the_layers():
     scores = PerImage(Adapter(tiny_model(), (), Lean())).predict(images)
     assert torch.allclose(scores[:1], Adapter(tiny_model(), (), Lean())(images[:1]), atol=1e-5)
     assert not torch.allclose(scores, plain(tiny_model(), images), atol=1e-4)
+
+
+# AQR
+
+
+def gaussian(count: int, channels: int, seed: int = 0) -> torch.Tensor:
+    """(count, channels, 1, 1): in each channel as Gaussian as so many values can be, in some order."""
+    values = torch.special.ndtri((torch.arange(count) + 0.5) / count)
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(count, generator=generator) for _ in range(channels)]
+    return torch.stack([values[order] for order in orders], 1)[..., None, None]
+
+
+def test_quantile_matching_changes_nothing_where_the_batch_is_the_source():
+    model, images = tiny_model(), pictures(6)
+    matching = QuantileMatching(model, source_quantiles(model, images))
+    assert torch.allclose(matching.predict(images), plain(model, images), rtol=0, atol=1e-5)
+    dark = images * 0.3
+    assert not torch.allclose(matching.predict(dark), plain(model, dark), rtol=0, atol=1e-3)
+
+
+def test_gaussian_channels_are_matched_as_by_their_moments():
+    """Far beyond the outermost quantiles as well: the map of a Gaussian onto a Gaussian is a straight line."""
+    mean, deviation = torch.tensor([[1.0], [-2.0]]), torch.tensor([[3.0], [0.5]])
+    wanted = mean + deviation * torch.special.ndtri(torch.tensor(LEVELS))
+    x = 5 + 2 * gaussian(2000, 2)
+    found = match_quantiles(x, channel_quantiles(x), wanted)
+    expected = mean[..., None] + deviation[..., None] * (x - 5) / 2
+    assert x.max() > 5 + 2 * 3 and torch.allclose(found, expected, rtol=0, atol=0.03)  # a hundredth of a deviation
+
+
+class Toned(nn.Module):
+    """Mean of the normalised colours, through a curve that feels their distribution."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        return self.norm(images).sigmoid().square().mean((1, 2, 3))
+
+
+def test_quantile_matching_undoes_a_change_of_tone_that_moments_cannot():
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.3, 1, 8).view(
+        8, 1, 1, 1
+    )
+    toned = images**4  # monotone, the same for all pictures, and no matter of mean and variance
+    net = Toned()
+    net.norm.running_mean, net.norm.running_var = images.mean((0, 2, 3)), images.var((0, 2, 3), correction=0)
+    net.eval()
+    scores = plain(net, images)
+    found = QuantileMatching(net, source_quantiles(net, images)).predict(toned)
+    net.norm.running_mean, net.norm.running_var = toned.mean((0, 2, 3)), toned.var((0, 2, 3), correction=0)
+    by_moments = plain(net, toned)
+    assert (found - scores).abs().max() < 0.015 < 0.06 < (by_moments - scores).abs().max()
+
+
+def test_a_match_of_quantiles_keeps_the_order_and_gives_a_constant_channel_the_median():
+    x = torch.cat([gaussian(300, 1).exp(), torch.full((300, 1, 1, 1), 7.0)], 1)
+    wanted = torch.linspace(-1, 1, len(LEVELS)).expand(2, -1).contiguous()
+    found = match_quantiles(x, channel_quantiles(x), wanted)
+    assert (found[x[:, 0].flatten().argsort(), 0].flatten().diff() >= 0).all()
+    assert torch.allclose(channel_quantiles(found)[0], wanted[0], rtol=0, atol=0.02)
+    assert torch.allclose(found[:, 1], wanted[1].mean(), atol=1e-6)  # its median, since it is symmetric
+
+
+def test_quantile_matching_takes_batch_by_batch_and_leaves_the_model_as_it_is():
+    model, images = tiny_model(), pictures(7)
+    before = snapshot(model)
+    quantiles = source_quantiles(model, pictures(20, seed=3), 10)
+    assert list(quantiles) == list(tta.adaptation.batchnorm_layers(model))
+    halves = [source_quantiles(model, part) for part in pictures(20, seed=3).split(10)]
+    for name, found in quantiles.items():
+        assert torch.allclose(found, (halves[0][name] + halves[1][name]) / 2, rtol=0, atol=1e-6)
+    matching = QuantileMatching(model, quantiles)
+    scores = matching.predict(images, 4)
+    expected = torch.cat([matching.predict(images[:4]), matching.predict(images[4:])])
+    assert torch.allclose(scores, expected, rtol=0, atol=1e-6) and not torch.allclose(scores, matching.predict(images))
+    assert snapshot(model) == before
 
 
 def test_subspace_alignment_skips_what_it_cannot_measure():

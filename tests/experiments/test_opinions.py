@@ -10,10 +10,11 @@ from PIL import Image
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.datasets.databases import Database, DatabaseError
+from tta_iqa_lib.experiments.baselines import QuantileMatching, source_quantiles
 from tta_iqa_lib.experiments.opinions import sources, study
 from tta_iqa_lib.experiments.opinions.methods import GRIDS, METHODS
 from tta_iqa_lib.experiments.opinions.pack import make_pack, read_pack, read_part
-from tta_iqa_lib.experiments.opinions.sources import SCALES, SOURCES, parts_of, source_file, train_source
+from tta_iqa_lib.experiments.opinions.sources import SCALES, SOURCES, parts_of, source_file, train_source, training_rows
 from tta_iqa_lib.experiments.opinions.study import Place, Run, measure_shift, run_one, run_study, runs_of
 from tta_iqa_lib.experiments.opinions.summary import Differences, cells, groups, in_words, summarise, text_table
 from tta_iqa_lib.experiments.opinions.targets import HELD_OUT, Target, load_target, targets
@@ -190,6 +191,21 @@ def test_a_run_is_the_scores_of_its_method_in_the_targets_own_order(place, untra
     assert batch == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_quantiles_are_matched_to_those_of_the_pictures_that_the_source_was_trained_on(place, untrained):
+    target, pack = Target("no-ss01", "live", "dark"), read_pack(place.pack)
+    found = run_one(place, Run("aqr", target, 0, 8))
+    model = train_source(pack, "no-ss01", 0, SCALES["reduced"], study.Path(place.sources))
+    rows = training_rows(pack, "no-ss01", SCALES["reduced"])
+    assert {str(part) for part in pack.part[rows]} == {"ss02", "ss03"} and not set(rows) & set(
+        parts_of(pack, "no-ss01")[2]
+    )
+    trained_on = pack.images(rows)[..., 4:36, 4:36] / 255
+    images = load_target(pack, target, SCALES["reduced"])[0]
+    expected = QuantileMatching(model, source_quantiles(model, trained_on)).predict(images)
+    assert found == pytest.approx(expected.tolist(), abs=2e-5)
+    assert found != pytest.approx(model(images).tolist(), abs=1e-3)
+
+
 def test_a_study_is_run_once_kept_and_read(place, untrained, monkeypatch):
     chosen = ("source", "bn-batch", "rank+gc, frozen (thrifty)", "bn-first")
     results = run_study(place, role="test", progress=False, methods=chosen)
@@ -296,6 +312,10 @@ def test_the_rivals_that_the_reduced_scale_leaves_out_come_with_their_controls()
     assert {
         "source",
         "lean",
+        "aqr",
+        "bn-batch",
+        "normalisations",
+        "actmad, recipe (thrifty)",
         "order, frozen (thrifty)",
         "ssa (thrifty)",
         "psc (thrifty)",

@@ -131,8 +131,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, st
     assert steps == list(range(1, 21)) and same_curve == curve
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     other = dataclasses.replace(SETTINGS, lr=1e-3)
-    with pytest.raises(ValueError, match=r"x\.checkpoint' is of another training, .*'lr': 0.003"):
+    with pytest.raises(ValueError, match=r"x\.checkpoint' is of another training \(lr differs\)"):
         train(other, checkpoint=file)
+    images, opinions = bright(40, 1)
+    with pytest.raises(ValueError, match=r"another training \(data differs\)"):  # as many pictures, other opinions
+        fine_tune(seeded(WithDropout), images, opinions.flip(0), bright(30, 2), SETTINGS, file, progress=False)
 
 
 def test_between_epochs_the_state_is_kept_once_a_minute(tmp_path, monkeypatch):

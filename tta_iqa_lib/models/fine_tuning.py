@@ -18,7 +18,7 @@ from ..datasets.near_duplicates import find_contents, load_images, split_content
 from ..imaging.crops import grid_crops, resize_to, symmetries
 from ..imaging.scenes import PHOTOGRAPHS, photograph
 from ..metrics import evaluate, srcc
-from ..store import atomic_write
+from ..store import atomic_write, identity
 from .backbones import backbone_model
 from .quality import QualityModel
 from .training import as_float, memory_layout, remember_source, score_all
@@ -130,7 +130,7 @@ def fine_tune(
 
     Raises:
         ValueError: fewer images than a batch, all opinions alike, a model without a crop, or the checkpoint is of a training
-            with other settings.
+            with other settings or data.
     """
     steps = len(images) // settings.batch_size
     mean, std = opinions.mean(), opinions.std()
@@ -148,13 +148,15 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [settings.lr, settings.head_lr], total_steps=total)
     parts = (model, optimizer, schedule)
     curve, losses, best, done = [], [], {}, 0
-    same = asdict(settings) | {"images": len(images)}
+    same = asdict(settings)
+    if checkpoint:
+        same["data"] = identity([images, opinions, *validation])
 
     if checkpoint and checkpoint.is_file():
         kept = torch.load(checkpoint, map_location=device, weights_only=True)
-        if kept["settings"] != same:
+        if different := [key for key in same if kept["settings"].get(key) != same[key]]:
             raise ValueError(
-                f"'{checkpoint}' is of another training, {kept['settings']}: delete it, or name another file"
+                f"'{checkpoint}' is of another training ({different[0]} differs): delete it, or name another file"
             )
         for part, state in zip(parts, kept["parts"], strict=True):
             part.load_state_dict(state)

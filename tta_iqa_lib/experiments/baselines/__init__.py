@@ -9,6 +9,7 @@ from .alignment import SubspaceAlignment
 from .average import Average
 from .entropy import ScoreEntropy
 from .lean import Lean
+from .quantiles import QuantileMatching, source_quantiles
 from .rotation import Rotation, rotation_head
 from .turns import Turns
 from .variance import ScoreVariance
@@ -20,6 +21,7 @@ __all__ = [
     "Lean",
     "Orders",
     "PerImage",
+    "QuantileMatching",
     "Rotation",
     "ScoreEntropy",
     "ScoreVariance",
@@ -27,4 +29,5 @@ __all__ = [
     "SubspaceAlignment",
     "Turns",
     "rotation_head",
+    "source_quantiles",
 ]

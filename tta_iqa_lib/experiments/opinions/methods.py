@@ -12,7 +12,7 @@ from ...adaptation.copies import Pair
 from ...adaptation.losses import GroupContrastive, RelativeRank, ScoreOrder
 from ...adaptation.normalisation import LateNormAffine
 from ...adaptation.recipes import FIRST_LAYERS, RECIPES
-from ..baselines import ActMad, Average, Lean, PerImage, SubspaceAlignment
+from ..baselines import ActMad, Average, Lean, PerImage, QuantileMatching, SubspaceAlignment
 from ..methods import BLEND, GC, ORDER, RANK, Method, adapting
 from ..methods import METHODS as OTHERS
 
@@ -43,6 +43,7 @@ METHODS = {
     "lean": Method(
         "LeanTTA-like", lambda model, seed: PerImage(Adapter(model, losses=(), statistics=Lean(), seed=seed)), "source"
     ),
+    "aqr": Method("AQR-like", lambda model, seed: QuantileMatching(model), "bn-batch"),
     "first-layers": Method(
         "TinyShift's recipe", lambda model, seed: Adapter(model, seed=seed, recipe=RECIPES["first-layers"]), "source"
     ),
@@ -70,10 +71,16 @@ METHODS |= {
     for suffix, how in (("", {}), (" (thrifty)", THRIFTY))
     for name, (label, loss) in ALIGNMENTS.items()
 }
+METHODS |= {
+    f"actmad, recipe{suffix}": adapting(
+        f"ActMAD, recipe{suffix}", "normalisations", losses=(ActMad(),), **GROUNDS["recipe"][0], **how
+    )
+    for suffix, how in (("", {}), (" (thrifty)", THRIFTY))
+}
 METHODS |= {name: OTHERS[name] for name in ("published-control", "published", "reference-control", "reference")}
 RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
 PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
-OTHER_LOSSES = tuple(f"{name} (thrifty)" for name in ("order, frozen", *ALIGNMENTS))
+OTHER_LOSSES = tuple(f"{name} (thrifty)" for name in ("order, frozen", *ALIGNMENTS, "actmad, recipe"))
 # By batch size: what is run on all targets, and what on the test targets alone.
 GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "full": dict.fromkeys((32, 8), (tuple(name for name in METHODS if "thrifty" not in name), ())),
@@ -81,5 +88,5 @@ GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         32: (RULES, ("bn-adaptive", "first-layers", *PAIR_OF_LOSSES)),
         8: ((), ("source", "bn-batch", "bn-first", "normalisations", "recipe")),
     },
-    "others": {32: ((), ("source", "lean", *OTHER_LOSSES))},
+    "others": {32: ((), ("source", "lean", "bn-batch", "aqr", "normalisations", *OTHER_LOSSES))},
 }

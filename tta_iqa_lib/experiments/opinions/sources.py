@@ -63,6 +63,16 @@ def parts_of(pack: Pack, source: str) -> list[np.ndarray]:
     return [own[rows] for rows in split_contents(pack.content[own], SHARES)]
 
 
+def training_rows(pack: Pack, source: str, scale: Scale) -> np.ndarray:
+    """Rows that a source is trained on, of each part alike many if the scale takes but some."""
+    train = parts_of(pack, source)[0]
+    if scale.training is None:
+        return train
+    of_parts = [train[pack.part[train] == part] for part in SOURCES[source]]
+    most = scale.training // len(of_parts)
+    return np.concatenate([rows[evenly_spaced(len(rows), min(len(rows), most))] for rows in of_parts])
+
+
 def source_file(folder: Path, source: str, seed: int, scale: Scale) -> Path:
     """Where a source model lies."""
     return folder / f"{source}-{seed}-{scale.name}.safetensors"
@@ -89,11 +99,7 @@ def train_source(
     torch.manual_seed(seed)
     predicts = f"human opinion ({', '.join(SOURCES[source])})"
     model = backbone_model(BACKBONE, crop=scale.crop, views=2, side=SIDE, predicts=predicts).to(device)
-    train, validation, test = parts_of(pack, source)
-    if scale.training:
-        of_parts = [train[pack.part[train] == part] for part in SOURCES[source]]
-        most = scale.training // len(of_parts)
-        train = np.concatenate([rows[evenly_spaced(len(rows), min(len(rows), most))] for rows in of_parts])
+    train, (_, validation, test) = training_rows(pack, source, scale), parts_of(pack, source)
     data = [(pack.images(rows), torch.from_numpy(pack.scores[rows]).float()) for rows in (train, validation, test)]
     checkpoint = file.with_suffix(".checkpoint")
     file.parent.mkdir(parents=True, exist_ok=True)

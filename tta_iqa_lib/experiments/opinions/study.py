@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,15 +15,16 @@ from tqdm.auto import tqdm
 
 from ...adaptation import ShiftGate, Source
 from ...adaptation.adapter import Adapter, balanced_batches
-from ...metrics import plcc, srcc
+from ...metrics import evenly_spaced, plcc, srcc
 from ...models.quality import QualityModel
+from ...models.training import as_float
 from ...store import Store
-from ..baselines import Stream
+from ..baselines import QuantileMatching, Stream, source_quantiles
 from ..runner import settings_commit, start_worker
 from ..seeds import Seeds
 from .methods import GRIDS, METHODS, ONLINE
 from .pack import Pack, read_pack
-from .sources import SCALES, Scale, source_file, train_source
+from .sources import SCALES, Scale, centre, source_file, train_source, training_rows
 from .targets import Target, load_target, targets
 
 
@@ -116,11 +117,27 @@ def run_one(place: Place, run: Run) -> list[float]:
         scorer = METHODS[run.method].adapter(model, seeds.copies)
         if run.online and isinstance(scorer, Adapter):
             scorer = Stream(scorer)
+        if isinstance(scorer, QuantileMatching):
+            scorer = replace(scorer, quantiles=_quantiles(place, run.target.source, run.seed))
         scores = torch.empty(len(images))
         scores[order.cpu()] = scorer.predict(images[order], run.batch_size, shuffle=False).float().cpu()
         return [round(float(score), 5) for score in scores]
 
     return _store(place, model).get(run.entry, compute)
+
+
+@lru_cache(maxsize=8)
+def _quantiles(place: Place, source: str, seed: int) -> dict[str, torch.Tensor]:
+    """Of a source's channels, over some of the pictures that it was trained on."""
+    model, pack, scale = _model(place, source, seed), _pack(place.pack), SCALES[place.scale]
+
+    def compute() -> dict[str, torch.Tensor]:
+        rows = training_rows(pack, source, scale)
+        images = as_float(centre(pack.images(rows[evenly_spaced(len(rows), 128)]), scale.crop))
+        return source_quantiles(model, images.to(place.device, memory_format=torch.channels_last))
+
+    kept = _store(place, model).get(f"{source} quantiles {seed}.npz", compute)
+    return {name: torch.from_numpy(array) for name, array in kept.items()}
 
 
 def measure_shift(place: Place, target: Target, seed: int) -> list[list[float]]:

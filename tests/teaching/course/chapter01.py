@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from tta_iqa_lib.metrics import bootstrap, srcc
+from tta_iqa_lib.metrics import bootstrap, plcc, srcc
 
 
 def agreement(grades, first=slice(0, None, 2), second=slice(1, None, 2)):
@@ -121,8 +121,44 @@ EX01_3_WRONG = {
     "two numbers": lambda *a: np.ptp(interval(*a)),
 }
 
+
+def upper_end(scores, mos, draws=400, end=0.975, apart=False):
+    """Of the interval for PLCC over images; `apart`: scores and MOS are drawn each for itself."""
+    rng, count = np.random.default_rng(1), len(mos)
+    values = []
+    for index in (rng.integers(0, count, count) for _ in range(draws)):
+        other = rng.integers(0, count, count) if apart else index
+        values.append(np.corrcoef(scores[index], mos[other])[0, 1])
+    return np.quantile(values, end)
+
+
+def advise(scores, grades, limit=ceiling, value=upper_end, **how):
+    """`limit(grades)` and `value(scores, mos)` are what is compared."""
+    below = value(scores.numpy(), grades.mean(1).numpy(), **how) < limit(grades)
+    return "better model" if below else "better labels"
+
+
+def advise_with_the_library(scores, grades):
+    found = bootstrap(lambda i: plcc(scores[i], grades.mean(1)[i]), len(scores), count=400)
+    return "better model" if found.high < ceiling_in_numpy_by_front_and_back(grades) else "better labels"
+
+
+EX01_4_WRONG = {
+    "six people are few": lambda s, g: advise(s, g, limit=lambda g: 1.0),
+    "your advice is 'better model'": lambda s, g: "better model",
+    "whole interval lies below": lambda s, g: advise(s, g, limit=lambda g: 0.75, value=plcc),
+    "not R": lambda s, g: advise(s, g, limit=lambda g: ceiling(g) ** 2),
+    "correlation of the halves": lambda s, g: advise(s, g, limit=lambda g: agreement(g)),
+    "nothing is sure yet": lambda s, g: advise(s, g, value=plcc),
+    "perfect and falls short": lambda s, g: advise(s, g, end=0.025),
+    "the model is perfect": lambda s, g: advise(s, g, apart=True),
+    "your advice is 'better labels'": lambda s, g: "better labels",
+    "expected 'better model'": lambda s, g: advise(s, g) == "better model",
+}
+
 CASES = {
     "ex01_1": ([ceiling, ceiling_in_numpy_by_front_and_back], EX01_1_WRONG),
     "ex01_2": ([tau_b, tau_b_in_loops, lambda p, t: stats.kendalltau(p, t)[0]], EX01_2_WRONG),
     "ex01_3": ([interval, interval_from_the_library], EX01_3_WRONG),
+    "ex01_4": ([advise, advise_with_the_library], EX01_4_WRONG),
 }

@@ -1,6 +1,7 @@
 """Chapter 2: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -153,6 +154,63 @@ EX02_3_WRONG = {
     "expected": lambda g, c, w: 1 - w,
 }
 
+STEPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def errors(distortion, images, steps=STEPS, fresh=True):
+    """(len(steps), B) squared errors; the generator is a fresh one for each step, or one that goes on."""
+    generator, rows = torch.Generator().manual_seed(3), []
+    for s in steps:
+        made = distortion(images, torch.full((len(images),), s), generator.manual_seed(3) if fresh else generator)
+        rows.append((made - images).square().flatten(1).mean(1))
+    return torch.stack(rows)
+
+
+def repeatable(distortion, images, tolerance=0.0, fresh=True, disturbed=True):
+    generator, severity = torch.Generator().manual_seed(4), torch.linspace(0.2, 0.9, len(images))
+    first = distortion(images, severity, generator)
+    if disturbed:
+        torch.randn(3)
+    else:
+        torch.manual_seed(0)
+        first = distortion(images, severity, generator.manual_seed(4))
+        torch.manual_seed(0)
+    again = distortion(images, severity, generator.manual_seed(4) if fresh else generator)
+    return bool((first - again).abs().max() <= tolerance)
+
+
+def judge(distortion, images, growth=1.05, steps=STEPS, reduce=None, **how):
+    if not repeatable(distortion, images, **how):
+        return "not repeatable"
+    found = errors(distortion, images, steps)
+    found = found if reduce is None else reduce(found)
+    pairs = pairwise(found)
+    return "use it" if all((b >= growth * a).all() and (b > 0).all() for a, b in pairs) else "severity fails"
+
+
+def judge_image_by_image(distortion, images):
+    """Each image by itself, in NumPy."""
+    if not repeatable(distortion, images):
+        return "not repeatable"
+    for curve in errors(distortion, images).T.numpy():
+        if curve[1] <= 0 or any(after < 1.05 * before for before, after in pairwise(curve)):
+            return "severity fails"
+    return "use it"
+
+
+EX02_4_WRONG = {
+    "fresh generator, same seed": lambda d, x: judge(d, x, fresh=False),
+    "global state": lambda d, x: judge(d, x, disturbed=False),
+    "bit by bit": lambda d, x: judge(d, x, tolerance=0.05),
+    "look at every step": lambda d, x: judge(d, x, steps=(0.0, 1.0)),
+    "makes the pictures better": lambda d, x: judge(d, x, steps=STEPS[:-1]),
+    "less than 5 % a step": lambda d, x: judge(d, x, growth=1.0001),
+    "judge each image": lambda d, x: judge(d, x, reduce=lambda e: e.mean(1)),
+    "one of the three verdicts": lambda d, x: judge(d, x) == "use it",
+    "should be 'not repeatable'": lambda d, x: "use it",
+    "changed its inputs": lambda d, x: judge(d, x.mul_(0.9)),
+}
+
 CASES = {
     "ex02_1": ([noise_at, noise_in_a_loop, noise_by_std], EX02_1_WRONG),
     "ex02_2": (
@@ -166,4 +224,5 @@ CASES = {
         EX02_2_WRONG,
     ),
     "ex02_3": ([severities_for, severities_by_search], EX02_3_WRONG),
+    "ex02_4": ([judge, judge_image_by_image], EX02_4_WRONG),
 }

@@ -1,13 +1,14 @@
 """Chapter 4: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
 import warnings
+from functools import cache
 
 import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.adaptation import batch_moments, sampling_error
+from tta_iqa_lib.adaptation import batch_moments, batchnorm_layers, sampling_error
 
 
 def by_library(x, mean_s, var_s):
@@ -80,6 +81,56 @@ def by_standard_scores(scores, known, labels):
     return (scores - scores[known].mean()) / scores[known].std() * labels.std() + labels.mean()
 
 
+@cache
+def source():
+    return tta.load_source_model()
+
+
+def profile(images, divided=True):
+    """r of each BatchNorm layer, or d² alone."""
+    found, layers = [], batchnorm_layers(source()).values()
+
+    def keep(layer, inputs):
+        means = inputs[0].mean((2, 3))
+        d2 = ((means.mean(0) - layer.running_mean) ** 2 / layer.running_var).mean()
+        n2 = (means.var(0) / len(means) / layer.running_var).mean()
+        found.append(float(d2 / n2 if divided else d2))
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    with torch.no_grad():
+        source()(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def judge(images, limit=20.0, values=profile):
+    first, *deeper = values(images)
+    return "adapt" if first > limit else "look first" if max(deeper) > limit else "leave it"
+
+
+def judge_by_shape(images):
+    """By which layers are loud at all."""
+    found = np.array(profile(images)) > 20
+    return ("leave it", "look first", "adapt")[max(2 * int(found[0]), int(found.any()))]
+
+
+def judge_by_the_last(images):
+    return "adapt" if profile(images)[-1] > 20 else "leave it"
+
+
+EX04_4_WRONG = {
+    "out of focus": lambda x: "adapt" if max(profile(x)) > 20 else "leave it",
+    "the last is quiet": judge_by_the_last,
+    "the first layer says so": lambda x: {"adapt": "look first"}.get(judge(x), judge(x)),
+    "unusual and the light": lambda x: "adapt" if profile(x)[0] > 20 else "leave it",
+    "nothing has happened": lambda x: judge(x, limit=1.0),
+    "should be 'adapt'": lambda x: judge(x, limit=2.0, values=lambda y: profile(y, divided=False)),
+    "should be 'leave it'": lambda x: "look first",
+    "one of the three verdicts": lambda x: profile(x)[0] > 20,
+    "changed its inputs": lambda x: judge(x.sub_(0.01)),
+}
+
 CASES = {
     "ex04_1": (
         [by_library, ratio],
@@ -125,4 +176,5 @@ CASES = {
             "not used": lambda s, q, c, least=3: within(s, q, c, 3),
         },
     ),
+    "ex04_4": ([judge, judge_by_shape], EX04_4_WRONG),
 }

@@ -125,3 +125,34 @@ def ex01_3(cluster_interval):
         )
     if max(abs(low - expected.low), abs(high - expected.high)) > 0.15 * (expected.high - expected.low):
         raise Wrong(f"the width is right, the place is not: expected about {expected.low:.2f} to {expected.high:.2f}")
+
+
+# observers, images, spread of the true qualities, the model's own error; the advice, and what another one has not seen
+_STUDIES = (
+    (6, 500, 0.35, 0.0, "better labels", "the model is perfect and falls short of 1 only because six people are few"),
+    (
+        20,
+        500,
+        0.8,
+        0.55,
+        "better model",
+        "the labels are nearly perfect, and the whole interval lies below their ceiling",
+    ),
+    (4, 1500, 0.4, 0.25, "better model", "the ceiling is √R, not R and not the correlation of the halves"),
+    (10, 16, 0.6, 0.2, "better labels", "with sixteen images the interval reaches the ceiling: nothing is sure yet"),
+)
+
+
+@checker("ex01_4")
+def ex01_4(advise):
+    """`advise(scores (N,), grades (N, J)) -> "better model" or "better labels"`, for four simulated studies."""
+    for seed, (observers, images, spread, own, advice, seen) in enumerate(_STUDIES):
+        rng = np.random.default_rng(140 + seed)
+        quality = 3 + spread * rng.normal(size=images)
+        grades = quality[:, None] + 0.4 * rng.normal(size=observers) + 0.7 * rng.normal(size=(images, observers))
+        scores = 10 * (quality + own * rng.normal(size=images)) - 7  # in units of their own
+        found = advise(torch.from_numpy(scores), torch.from_numpy(grades.round().clip(1, 5)))
+        if found not in ("better model", "better labels"):
+            raise Wrong(f"expected 'better model' or 'better labels'; got {found!r}")
+        if found != advice:
+            raise Wrong(f"{images} images, {observers} observers: your advice is {found!r}, but {seen}")

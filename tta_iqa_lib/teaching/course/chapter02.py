@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 from scipy.fft import dctn, idctn
+from torch.nn.functional import interpolate
 
+from ...imaging.distortions import distort
 from .checker import Wrong, checker, close, in_either_precision, near
 
 
@@ -145,3 +147,63 @@ def ex02_3(severities_for):
     beyond = torch.tensor([1.2, 0.05], dtype=torch.float64)
     if not close(_tensor(severities_for(grid, curves[:2], beyond), (2,)), [0.0, 1.0]):
         raise Wrong("a quality that no severity reaches gets the nearest end of the grid: 0 for 1.2, and 1 for 0.05")
+
+
+def _five_taps(images: torch.Tensor, severity: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A blur whose kernel stays five pixels long however large σ is."""
+    offsets = torch.arange(-2.0, 3.0, dtype=images.dtype)
+    weights = torch.exp(-(offsets**2) / (2 * (40 * severity.to(images) ** 2 + 1e-6).view(-1, 1) ** 2))
+    weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None, None]
+    for axis in (2, 3):
+        images = sum(weights[:, k] * images.roll(int(offset), axis) for k, offset in enumerate(offsets))
+    return images
+
+
+def _noise(strength, own: bool = True):
+    """Noise of `strength(severity (B,), images)`, from the generator or from PyTorch's global state."""
+
+    def distortion(images, severity, generator):
+        drawn = torch.randn(images.shape, generator=generator if own else None, dtype=images.dtype)
+        return images + 0.3 * strength(severity.to(images), images).view(-1, 1, 1, 1) * drawn
+
+    return distortion
+
+
+def _with_a_little_luck(images, severity, generator):
+    worse = distort(images, "blur", severity)
+    return worse + 1e-3 * severity.to(images).view(-1, 1, 1, 1) * torch.randn(images.shape, dtype=images.dtype)
+
+
+_JUDGED = (  # verdict, distortion, what an answer that says otherwise has not seen
+    ("use it", _noise(lambda s, x: s), "plain noise from the generator; a new call needs a fresh generator, same seed"),
+    ("use it", lambda x, s, g: distort(x, "blur", s), "a good blur: each step blurs more"),
+    ("not repeatable", _noise(lambda s, x: s, own=False), "noise from PyTorch's global state"),
+    ("not repeatable", _with_a_little_luck, "a little of its noise comes from the global state: compare bit by bit"),
+    ("severity fails", _noise(lambda s, x: s.clamp(max=0.5)), "from 0.6 on it stands still: look at every step"),
+    ("severity fails", _noise(lambda s, x: s - 1.5 * (s - 0.8).relu()), "its last step makes the pictures better"),
+    ("severity fails", _five_taps, "a blur of five taps: its error still grows, but by less than 5 % a step"),
+    (
+        "severity fails",
+        _noise(lambda s, x: torch.where(x.mean((1, 2, 3)) < 0.3, s.clamp(max=0.5), s)),
+        "one image, the dark one, stands still: judge each image, not the mean of the batch",
+    ),
+)
+
+
+@checker("ex02_4")
+def ex02_4(judge):
+    """`judge(distortion, images) -> verdict`: "use it", "not repeatable" or "severity fails", for eight distortions."""
+    generator = torch.Generator().manual_seed(24)
+    scales = [torch.rand(5, 3, side, side, generator=generator) for side in (3, 6, 12, 24, 48)]  # as in photographs
+    images = torch.stack([interpolate(s, (48, 48), mode="bilinear") for s in scales]).mean(0)
+    images[3] *= 0.3
+    state = torch.random.get_rng_state()
+    try:
+        for verdict, distortion, seen in _JUDGED:
+            found = judge(distortion, images)
+            if found not in ("use it", "not repeatable", "severity fails"):
+                raise Wrong(f"expected one of the three verdicts; got {found!r}")
+            if found != verdict:
+                raise Wrong(f"your verdict is {found!r} and should be {verdict!r}: {seen}")
+    finally:
+        torch.random.set_rng_state(state)  # some distortions draw from it, which is their fault

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from ...datasets.tinyshift import tinyshift
+from ...imaging.distortions import distort
 from ...metrics import srcc
 from .checker import Wrong, checker, close
 
@@ -118,3 +120,31 @@ def ex04_3(within):
         raise Wrong("`least` is not used: with least = 5 a content with four images must be left out")
     if not close(ask(4), np.mean(list(each(4).values()))):
         raise Wrong("with least = 4 a content with exactly four images counts: leave out those with fewer")
+
+
+# What happened to a folder of source crops, the right verdict, and what another one has not seen
+_FOLDERS = (
+    (None, 0.0, 32, "leave it", "nothing has happened to this folder"),
+    ("haze", 0.75, 32, "adapt", "all pictures are in haze, and the first layer says so"),
+    ("dark", 0.75, 48, "adapt", "all pictures are dark, and the first layer says so"),
+    ("cast", 0.75, 32, "adapt", "the light is warm: the first layer is loud and the last is quiet"),
+    ("blur", 0.4, 32, "look first", "all pictures are out of focus: the quality is unusual and the light is not"),
+    ("noise", 0.5, 48, "look first", "all pictures are grainy: it shows behind the first layer only"),
+    (None, 0.0, 48, "leave it", "nothing has happened to this folder either: chance is part of r"),
+)
+
+
+@checker("ex04_4")
+def ex04_4(judge):
+    """`judge(images) -> verdict`: "adapt", "look first" or "leave it", for seven folders."""
+    crops, _, _ = tinyshift("source/test")
+    for seed, (kind, severity, count, verdict, seen) in enumerate(_FOLDERS):
+        rows = torch.from_numpy(np.random.default_rng(440 + seed).permutation(len(crops))[:count])
+        images = crops[rows]
+        if kind:
+            images = distort(images, kind, severity, torch.Generator().manual_seed(seed))
+        found = judge(images)
+        if found not in ("adapt", "look first", "leave it"):
+            raise Wrong(f"expected one of the three verdicts; got {found!r}")
+        if found != verdict:
+            raise Wrong(f"your verdict is {found!r} and should be {verdict!r}: {seen}")

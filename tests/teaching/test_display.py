@@ -169,6 +169,14 @@ def test_a_quiz_explains_every_option_and_has_one_right_answer():
             Quiz("q", "Which?", [("A", right, ""), ("B", right, "")])
 
 
+def test_a_quiz_shows_marked_words_as_a_page_does():
+    """*This* and `that`; an asterisk that multiplies stays one."""
+    quiz = Quiz("q", "What is `a * b`?", [("*Not* 3 * 4", True, "3*4 or *both words*."), ("B", False, "No.")])
+    page = quiz._repr_html_()
+    for part in ("<code>a * b</code>", "<em>Not</em> 3 * 4", "3*4 or <em>both words</em>."):
+        assert part in page
+
+
 def test_a_table_marks_its_headers():
     """The first cell of a row is its header, and stands there once."""
     html = Table("Scores", ["target", "SRCC"], [["haze", "0.50"]])._repr_html_()

@@ -104,6 +104,38 @@ EX05_3_WRONG = {
     ),
 }
 
+
+def distance(folder):
+    return float(folder.mean(0).abs().mean())
+
+
+def beyond_chance(folder, home, size=None, measure=distance, limit=0.05):
+    generator = torch.Generator().manual_seed(0)
+    size = size or len(folder)
+    draws = [measure(home[torch.randperm(len(home), generator=generator)[:size]]) for _ in range(200)]
+    return sum(d >= measure(folder) for d in draws) <= limit * len(draws)
+
+
+def beyond_three_deviations(folder, home):
+    """Sees the folder's mean as one of many of its size, drawn with replacement."""
+    rows = torch.randint(len(home), (300, len(folder)), generator=torch.Generator().manual_seed(1))
+    draws = home[rows].mean(1).abs().mean(1)
+    return distance(folder) > draws.mean() + 2.5 * draws.std()
+
+
+EX05_4_WRONG = {
+    "you would never": lambda folder, home: beyond_chance(folder, home, size=1),
+    "own kind": lambda folder, home: distance(folder) > distance(home),
+    "the *same* size": lambda folder, home: beyond_chance(folder, home, size=32),
+    "32 in the dark lie": lambda folder, home: len(folder) > 2 and bool(folder.mean(0)[2] < -0.15),
+    "100 in a light haze lie": lambda folder, home: len(folder) > 2 and distance(folder) > 0.15,
+    "no fixed line": lambda folder, home: len(folder) > 2 and distance(folder) > 0.06,
+    "re-measuring on two": lambda folder, home: (
+        beyond_chance(folder, home) or (len(folder) == 2 and bool(folder.mean(0)[2] < -0.3))
+    ),
+    "True or False": lambda folder, home: distance(folder),
+}
+
 CASES = {
     "ex05_1": (
         [unmix, unmix_by_second_moments],
@@ -111,4 +143,5 @@ CASES = {
     ),
     "ex05_2": ([share, share_by_search], EX05_2_WRONG),
     "ex05_3": ([by_group, by_group_with_pytorch], EX05_3_WRONG),
+    "ex05_4": ([beyond_chance, beyond_three_deviations], EX05_4_WRONG),
 }

@@ -1,8 +1,9 @@
 """Chapter 6: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
-import numpy as np
 import torch
 from torch.nn.functional import logsigmoid, softplus
+
+from tta_iqa_lib import Adapter, Batch, Shrink, Source, srcc
 
 
 def norms(anchor, mild, severe):
@@ -49,31 +50,52 @@ EX06_1_WRONG = {
 }
 
 
-def choose_reference(q_mild, q_severe, least):
-    gap, kind = (q_mild - q_severe).max(dim=0)
-    return torch.where(gap > least, kind, -1)
+def credit(model, images, quality, loss, steps=3, statistics=None, target=None):
+    """(source, control, after): SRCC at each."""
+    run = Adapter(model, [loss], statistics or Shrink(16), steps=steps).run(images)
+    target = quality if target is None else run.source_scores
+    return [srcc(scores, target) for scores in (run.source_scores, run.initial_scores, run.scores)]
 
 
-def choose_by_loop(q_mild, q_severe, least):
-    columns = (np.asarray(q_mild) - np.asarray(q_severe)).T
-    return [int(c.argmax()) if c.max() > least else -1 for c in columns]
+def credit_reference(*arguments):
+    source, control, after = credit(*arguments)
+    return control - source, after - control
 
 
-def choose_with(change):
-    return lambda mild, severe, least: change(mild - severe, least)
+def credit_of_three_adapters(model, images, quality, loss):
+    source, control, after = (
+        srcc(Adapter(model, losses, statistics)(images), quality)
+        for losses, statistics in (((), Source()), ((), Shrink(16)), ([loss], Shrink(16)))
+    )
+    return torch.tensor([control - source, after - control])
+
+
+def credit_from_the_trace(model, images, quality, loss):
+    trace = Adapter(model, [loss], Shrink(16)).run(images).trace
+    source, control, _ = credit(model, images, quality, loss)
+    return control - source, srcc(trace[-1]["scores"], quality) - control
+
+
+def all_to_the_loss(*arguments):
+    source, _, after = credit(*arguments)
+    return 0.0, after - source
+
+
+def from_the_source(*arguments):
+    source, control, after = credit(*arguments)
+    return control - source, after - source
 
 
 EX06_2_WRONG = {
-    "absolute gap": choose_with(lambda g, at: torch.where(g.abs().amax(0) > at, g.abs().argmax(0), -1)),
-    "must answer −1": choose_with(lambda g, at: g.argmax(0)),
-    "wrong way round": choose_with(lambda g, at: torch.where((-g).amax(0) > at, (-g).argmax(0), -1)),
-    "dimension 0": choose_with(lambda g, at: g.argmax(1)),
-    "exactly `least`": choose_with(lambda g, at: torch.where(g.amax(0) >= at, g.argmax(0), -1)),
-    "cut gaps off at zero": choose_with(
-        lambda g, at: torch.where(g.clamp_min(0).amax(0) > at, g.clamp_min(0).argmax(0), -1)
-    ),
-    "may be negative": choose_with(lambda g, at: torch.where(g.amax(0) > max(at, -0.1), g.argmax(0), -1)),
-    "`least` is not used": choose_with(lambda g, at: torch.where(g.amax(0) > 0.05, g.argmax(0), -1)),
+    "all the credit goes to the loss": all_to_the_loss,
+    "swapped": lambda *a: credit_reference(*a)[::-1],
+    "starts at the control": from_the_source,
+    "lacks a step": credit_from_the_trace,
+    "both signs": lambda *a: [-part for part in credit_reference(*a)],
+    "three steps": lambda *a: (credit_reference(*a)[0], credit(*a, steps=1)[2] - credit(*a)[1]),
+    "re-measures with": lambda *a: (credit(*a, statistics=Batch())[1] - credit(*a)[0], 0.0),
+    "two numbers": lambda *a: credit_reference(*a)[1],
+    "Shrink(16), takes no step": lambda *a: (1 - credit(*a, target="source")[1], 0.0),
 }
 
 
@@ -108,6 +130,6 @@ EX06_3_WRONG = {
 
 CASES = {
     "ex06_1": ([margin_reference, margin_by_logsigmoid], EX06_1_WRONG),
-    "ex06_2": ([choose_reference, choose_by_loop], EX06_2_WRONG),
+    "ex06_2": ([credit_reference, credit_of_three_adapters], EX06_2_WRONG),
     "ex06_3": ([degenerate_reference, degenerate_by_loop], EX06_3_WRONG),
 }

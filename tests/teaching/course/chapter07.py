@@ -39,8 +39,8 @@ EX07_1_WRONG = {
     "`logsumexp` ready made": lambda p, n, t: p / t - torch.cat([p[:, None], n], 1).div(t).logsumexp(1),
     "`log_softmax` ready made": lambda p, n, t: torch.cat([p[:, None], n], 1).div(t).log_softmax(1)[:, 0],
     "in each row": ratio_with_one_maximum,
-    "−log r": lambda *a: -ratio_reference(*a),
-    "r itself": lambda *a: ratio_reference(*a).exp(),
+    "−log P": lambda *a: -ratio_reference(*a),
+    "P itself": lambda *a: ratio_reference(*a).exp(),
     "into the denominator": lambda p, n, t: p / t - torch.logsumexp(n / t, 1),
     "takes their mean": lambda p, n, t: p / t - torch.logaddexp(p / t, torch.logsumexp(n / t, 1) - np.log(n.shape[1])),
     "divided by the temperature": lambda p, n, t: ratio_reference(p, n, 1 / t),
@@ -50,63 +50,31 @@ EX07_1_WRONG = {
 }
 
 
-def groups_reference(scores, fraction):
-    k = max(2, int(fraction * len(scores)))
-    order = scores.argsort()
-    if 2 * k > len(scores) or not scores[order[k - 1]] < scores[order[-k]]:
-        return order[:0], order[:0]
-    return order[:k], order[-k:]
+def apart(scores):
+    ranking, k = scores.sort().values, max(2, len(scores) // 4)
+    return float(ranking[-k:].mean() - ranking[:k].mean())
 
 
-def groups_by_lists(scores, fraction):
-    order = sorted(range(len(scores)), key=lambda i: float(scores[i]), reverse=True)
-    k = max(2, int(fraction * len(order)))
-    low, high = order[len(order) - k :], order[:k]
-    if 2 * k > len(order) or max(float(scores[i]) for i in low) >= min(float(scores[i]) for i in high):
-        return [], []
-    return low, high
+def worth_reference(scores, home):
+    return len(scores) >= 4 and apart(scores) > 0.5 * apart(home)
 
 
-def groups_with(size=lambda f, b: max(2, int(f * b)), overlap=False, ties=False):
-    def answer(scores, fraction):
-        k, order = size(fraction, len(scores)), scores.argsort(stable=True)
-        if 2 * k > len(scores) and not overlap:
-            return order[:0], order[:0]
-        if not ties and not scores[order[k - 1]] < scores[order[-k]]:
-            return order[:0], order[:0]
-        return order[:k], order[-k:]
-
-    return answer
-
-
-def groups_refusing_any_tie(scores, fraction):
-    return groups_reference(scores, fraction) if len(scores.unique()) == len(scores) else ([], [])
-
-
-def groups_refusing_equal_batches(scores, fraction):
-    return groups_with(ties=True)(scores, fraction) if len(scores.unique()) > 1 else ([], [])
-
-
-def groups_or_none(scores, fraction):
-    low, high = groups_reference(scores, fraction)
-    return (low, high) if len(low) else None
-
-
-def groups_refusing_halves(scores, fraction):
-    return groups_reference(scores, fraction) if 2 * max(2, int(fraction * len(scores))) < len(scores) else ([], [])
+def worth_by_numpy(scores, home):
+    if len(scores) < 4:
+        return np.bool_(False)
+    low, high = (np.sort(s)[: max(2, len(s) // 4)].mean() for s in (scores.numpy(), -scores.numpy()))
+    at_home = np.quantile(home.numpy(), [0.125, 0.875])
+    return -high - low >= 0.5 * (at_home[1] - at_home[0])
 
 
 EX07_2_WRONG = {
-    "returned nothing": groups_or_none,
-    "*larger*": groups_refusing_halves,
-    "swapped": lambda *a: groups_reference(*a)[::-1],
-    "rounded down": groups_with(size=lambda f, b: max(2, round(f * b))),
-    "at least two": groups_with(size=lambda f, b: max(1, int(f * b))),
-    "three images": groups_with(overlap=True, ties=True),
-    "all scores are tied": groups_with(ties=True),
-    "inner edges": groups_refusing_equal_batches,
-    "ties inside one group": groups_refusing_any_tie,
-    "not their scores": lambda s, f: tuple(s[g] for g in groups_reference(s, f)),
+    "turned": lambda s, home: not worth_reference(s, home),
+    "as in any folder": lambda s, home: bool(s.max() > s.min()) if len(s) >= 4 else False,
+    "half of that": lambda s, home: len(s) >= 4 and apart(s) > 0.5 * float(home.max() - home.min()),
+    "mixed folder is refused": lambda s, home: len(s) >= 4 and apart(s) > apart(home) * 0.68,
+    "0 to 100": lambda s, home: len(s) >= 4 and apart(s) > 0.18,
+    "three pictures": lambda s, home: apart(s) > 0.5 * apart(home),
+    "True or False": lambda s, home: apart(s) / apart(home),
 }
 
 
@@ -143,6 +111,6 @@ EX07_3_WRONG = {
 
 CASES = {
     "ex07_1": ([ratio_by_shifting, ratio_by_numpy], EX07_1_WRONG),
-    "ex07_2": ([groups_reference, groups_by_lists], EX07_2_WRONG),
+    "ex07_2": ([worth_reference, worth_by_numpy], EX07_2_WRONG),
     "ex07_3": ([push_reference, push_by_sum], EX07_3_WRONG),
 }

@@ -1,8 +1,14 @@
 """Chapter 5, batch normalisation: its checkers."""
 
+from functools import cache
+
 import torch
 
-from .checker import Wrong, checker, close, near
+from ...adaptation.normalisation import batchnorm_layers
+from ...datasets.tinyshift import tinyshift
+from ...imaging.distortions import distort
+from .checker import Wrong, checker, close, near, yes_or_no
+from .fresh import source_model
 
 
 @checker("ex05_1")
@@ -109,3 +115,82 @@ def ex05_3(normalise_groups):
     ):
         raise Wrong("the values are right, their order is not: image i of the answer is image i of x")
     raise Wrong("take mean and variance over the images, rows and columns of one group, channel by channel")
+
+
+@cache
+def _channel_means() -> dict[str, torch.Tensor]:
+    """What the first BatchNorm layer sees of crops: the mean of each channel over each image, (N, C), in the source's units."""
+    model, (images, _, _) = source_model(), tinyshift("source/test")
+    layer = next(iter(batchnorm_layers(model).values()))
+    light = {"source": images, "light haze": distort(images, "haze", 0.2)}
+    light |= {kind: distort(images, kind, 0.5) for kind in ("haze", "dark")}
+    with torch.no_grad():
+        seen = {name: model.features[0]((x - model.mean) / model.std).mean((2, 3)) for name, x in light.items()}
+    return {name: (m - layer.running_mean) / layer.running_var.sqrt() for name, m in seen.items()}
+
+
+@checker("ex05_4")
+def ex05_4(would_remeasure):
+    """`would_remeasure(folder, home) -> bool`: does a folder lie farther out than chance would put one of its size?"""
+    generator, means = torch.Generator().manual_seed(54), _channel_means()
+    home, rest = means["source"][::2], slice(1, None, 2)
+
+    def draw(pictures, count):
+        return pictures[torch.randperm(len(pictures), generator=generator)[:count]]
+
+    def distance(folder):
+        return float(folder.mean(0).abs().mean())
+
+    chance = {n: torch.tensor([distance(draw(home, n)) for _ in range(400)]) for n in (2, 8, 32, 100)}
+
+    def find(light, count, far, least=0.0):
+        """A folder that lies clearly beyond chance, or clearly within it."""
+        while True:
+            folder = draw(means[light][rest], count)
+            beyond = float((chance[count] >= distance(folder)).float().mean())
+            if (beyond == 0 if far else beyond > 0.15) and distance(folder) > least:
+                return folder
+
+    hazy = find("haze", 32, far=True)
+    answers = {}
+    for name, folder in {
+        "32 in haze": hazy,
+        "32 in the dark": find("dark", 32, far=True),
+        "32 of the source's kind": find("source", 32, far=False),
+        "two of the source's kind": find("source", 2, far=False, least=distance(hazy)),
+        "eight of the source's kind": find("source", 8, far=False, least=0.115),
+        "100 in a light haze": find("light haze", 100, far=True),
+        "two in haze": find("haze", 2, far=False),
+    }.items():
+        answer = would_remeasure(folder, home)
+        answers[name] = yes_or_no(answer)
+    if not any(answers.values()):
+        raise Wrong(
+            "you would never re-measure, not even 32 pictures in haze: the mean over many pictures varies far less than a single "
+            "picture does, so compare with folders of 32"
+        )
+    if answers["32 of the source's kind"]:
+        raise Wrong(
+            "you would re-measure 32 pictures of the source's own kind: no folder lies exactly where the layer remembers, so ask "
+            "how far off folders of this size from `home` lie"
+        )
+    if answers["two of the source's kind"]:
+        raise Wrong(
+            "you would re-measure two pictures of the source's kind. They lie farther out than the 32 in haze, yet two pictures "
+            "drawn from `home` often do: compare with folders of the *same* size"
+        )
+    for folder in ("32 in haze", "32 in the dark", "100 in a light haze"):
+        if not answers[folder]:
+            raise Wrong(
+                f"{folder} lie farther out than any of 400 such folders drawn from `home`, and you would leave them"
+            )
+    if answers["eight of the source's kind"]:
+        raise Wrong(
+            "you would re-measure eight pictures of the source's kind, which lie no farther out than many eights of `home`: no "
+            "fixed line will do, it depends on how many pictures there are"
+        )
+    if answers["two in haze"]:
+        raise Wrong(
+            "you would re-measure two pictures in haze; by their number alone they cannot be told from two of `home`, and "
+            "re-measuring on two pictures is dear"
+        )

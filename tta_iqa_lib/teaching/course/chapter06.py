@@ -4,7 +4,11 @@ import math
 
 import torch
 
+from ...adaptation.adapter import Adapter
+from ...adaptation.rules import Shrink
+from ...metrics import srcc
 from .checker import Wrong, checker, close
+from .fresh import hazy_crops, source_model
 
 
 @checker("ex06_1")
@@ -53,53 +57,60 @@ def ex06_1(margin_loss):
 
 
 @checker("ex06_2")
-def ex06_2(choose):
-    """`choose(q_mild, q_severe, least) -> (B,)`: the largest signed gap, or -1."""
-    gap = torch.tensor(
-        [
-            [0.30, -0.10, 0.02, 0.00, -0.9, -0.4],
-            [0.10, -0.50, 0.04, -0.30, 0.2, -0.2],
-            [0.20, 0.06, 0.01, -0.2, 0.1, -0.3],
-        ]
-    )
-    q_mild = torch.tensor([[0.5], [0.6], [0.7]]).expand(3, 6)
+def ex06_2(credit):
+    """`credit(model, images, quality, loss) -> (moments, loss)`: what each gives in SRCC, in a haze that no chapter shows."""
+    model, (hazy, labels) = source_model(), hazy_crops(32, seed=64)
 
-    def answer(least, columns=slice(None)):
-        result = torch.as_tensor(choose(q_mild[:, columns], q_mild[:, columns] - gap[:, columns], least))
-        count = gap[:, columns].shape[1]
-        if result.shape != (count,):
+    def by_labels(context):
+        return -torch.corrcoef(torch.stack([context.scores["clean"], labels]))[0, 1]
+
+    def against_labels(context):
+        return -by_labels(context)
+
+    for loss in (by_labels, against_labels):
+        run = Adapter(model, [loss], Shrink(16)).run(hazy)
+        source, control, after = (srcc(s, labels) for s in (run.source_scores, run.initial_scores, run.scores))
+        last_entry = srcc(run.trace[-1]["scores"], labels)
+        found = credit(model, hazy, labels, loss)
+        try:
+            moments, by_loss = map(float, found)
+        except (TypeError, ValueError):
             raise Wrong(
-                f"one kind for each image: expected shape ({count},), got {tuple(result.shape)}; "
-                "the maximum runs over the kinds, dimension 0"
-            )
-        return [int(v) for v in result]
+                f"two numbers are asked for: what the moments gave and what the loss gave; got {found!r}"
+            ) from None
 
-    found = answer(0.05)
-    if found == [0, 1, -1, 1, 0, 0]:
+        def near(a, b, found=(moments, by_loss)):
+            return abs(found[0] - a) < 5e-4 and abs(found[1] - b) < 5e-4
+
+        if near(control - source, after - control):
+            continue
+        for wrong, reason in (
+            ((after - control, control - source), "the two are swapped: the moments' share comes first"),
+            (
+                (0.0, after - source),
+                "all the credit goes to the loss; but the moments are re-measured before its first step, whatever it is",
+            ),
+            ((control - source, after - source), "the loss's share starts at the control, not at the source model"),
+            (
+                (control - source, last_entry - control),
+                "the trace is noted *before* each step, so its last entry lacks a step",
+            ),
+            (
+                (source - control, control - after),
+                "both signs are turned: a gain is the later SRCC minus the earlier one",
+            ),
+        ):
+            if near(*wrong):
+                raise Wrong(reason)
+        if abs(moments - (control - source)) < 5e-4:
+            raise Wrong(
+                f"the moments' share is right; the loss's is {after - control:+.3f}, yours is {by_loss:+.3f}: three steps, "
+                "Shrink(16), SRCC against `quality`"
+            )
         raise Wrong(
-            "this takes the absolute gap: it picks kinds that the source orders confidently the wrong way round"
+            f"the moments gave {control - source:+.3f} here and yours say {moments:+.3f}: the control re-measures with "
+            "Shrink(16), takes no step, and is compared with the source model by SRCC against `quality`"
         )
-    if -1 not in found:
-        raise Wrong("for some images no gap is larger than `least`; the rule must answer −1 there")
-    if found[0] != 0 and found[4] != 1:
-        raise Wrong(
-            "the kinds are ordered the wrong way round: the mild copy should score higher, q_mild − q_severe > 0"
-        )
-    if found != [0, 2, -1, -1, 1, -1]:
-        raise Wrong(
-            f"the gaps are {gap.tolist()}; with least=0.05 the choice should be [0, 2, -1, -1, 1, -1], not {found}"
-        )
-    found = answer(-1.0)
-    if found[-1] != 1 and found[:-1] == [0, 2, 1, 0, 1]:
-        raise Wrong(
-            f"the gaps of the last image are {gap[:, -1].tolist()}; with least = −1 its choice is 1, not {found[-1]}: "
-            "`least` may be negative, and so may the largest gap; do not cut gaps off at zero"
-        )
-    if found != [0, 2, 1, 0, 1, 1]:
-        raise Wrong("`least` is not used: with least = −1 every image has a kind that exceeds it")
-    q = torch.full((2, 3), 0.5)
-    if [int(v) for v in torch.as_tensor(choose(q, q, 0.0))] != [-1, -1, -1]:
-        raise Wrong("a gap of exactly `least` does not exceed it: equal scores with least = 0 must give −1")
 
 
 @checker("ex06_3")

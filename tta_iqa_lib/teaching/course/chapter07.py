@@ -1,11 +1,15 @@
 """Chapter 7, the group contrastive loss: its checkers."""
 
 import math
+from functools import cache
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .checker import Wrong, checker, close
+from ...datasets.tinyshift import tinyshift
+from ...imaging.distortions import distort
+from .checker import Wrong, checker, close, yes_or_no
+from .fresh import source_model
 
 
 class _Calls(TorchFunctionMode):
@@ -40,11 +44,11 @@ def ex07_1(log_ratio):
         raise Wrong(f"one number for each image: expected shape (2,), got {tuple(found.shape)}")
     expected = by_hand(lambda p, row: math.log(p / (p + sum(row))))
     for wrong, reason in (
-        ([-v for v in expected], "this is −log r; the exercise asks for log r, which is never positive"),
-        ([math.exp(v) for v in expected], "this is r itself; return its logarithm"),
+        ([-v for v in expected], "this is −log P; the exercise asks for log P, which is never positive"),
+        ([math.exp(v) for v in expected], "this is P itself; return its logarithm"),
         (
             by_hand(lambda p, row: math.log(p / sum(row))),
-            "the positive belongs into the denominator, too, or r can exceed one",
+            "the positive belongs into the denominator, too, or P can exceed one",
         ),
         (by_hand(lambda p, row: math.log(p / (p + sum(row) / 3))), "add the negatives up; this takes their mean"),
     ):
@@ -52,7 +56,7 @@ def ex07_1(log_ratio):
             raise Wrong(reason)
     if not close(found, expected):
         raise Wrong(
-            "the value is not log r with every similarity divided by the temperature; equation (3) has the steps"
+            "the value is not log P with every similarity divided by the temperature; equation (3) has the steps"
         )
     rows = torch.tensor([1.0, -1.0, -0.5]), torch.tensor([[0.9, 1.0], [1.0, -1.0], [-0.6, -0.5]])
     cold = torch.as_tensor(log_ratio(*rows, 0.001))
@@ -67,45 +71,63 @@ def ex07_1(log_ratio):
         raise Wrong(f"right, with `{min(used)}` ready made; now write it yourself, with max, exp, sum and log")
 
 
+@cache
+def _scores() -> tuple[torch.Tensor, torch.Tensor]:
+    """The source model's scores of crops of its own kind, and of the same crops in haze, both from the worst to the best."""
+    model, (images, quality, _) = source_model(), tinyshift("source/test")
+    images = images[quality.argsort()]
+    with torch.no_grad():
+        plain, hazy = (torch.cat([model(part) for part in x.split(50)]) for x in (images, distort(images, "haze", 0.5)))
+    return plain, hazy
+
+
+def _apart(scores: torch.Tensor) -> float:
+    """How far the mean of the best quarter lies above that of the worst."""
+    ranking, k = scores.sort().values, max(2, len(scores) // 4)
+    return float(ranking[-k:].mean() - ranking[:k].mean())
+
+
 @checker("ex07_2")
-def ex07_2(groups):
-    """`groups(scores, fraction) -> (low, high)`: disjoint, of at least two, truly apart; else empty."""
+def ex07_2(worth_grouping):
+    """`worth_grouping(scores, home) -> bool`: are the groups of a folder half as far apart as those at home?"""
+    generator, (home, hazy) = torch.Generator().manual_seed(72), _scores()
+    worst = slice(len(home) // 5)
 
-    def answer(scores, fraction):
-        scores = torch.tensor(scores)
-        low, high = groups(scores, fraction)
-        low, high = (torch.as_tensor(g) for g in (low, high))
-        if any(g.numel() and (g.is_floating_point() or g.dtype == torch.bool) for g in (low, high)):
-            raise Wrong("return the indices of the images, whole numbers, not their scores and not a mask")
-        return sorted(low.tolist()), sorted(high.tolist())
+    def find(pictures, low, high):
+        """24 scores whose groups are so far apart, compared with those of `home`."""
+        while True:
+            scores = pictures[torch.randperm(len(pictures), generator=generator)[:24]]
+            if low < _apart(scores) / _apart(home) < high:
+                return scores
 
-    spread = [0.3, 0.9, 0.1, 0.8, 0.5, 0.7, 0.2, 0.6, 0.4]
-    low, high = answer(spread, 0.4)  # ⌊3.6⌋ = 3 of nine
-    if (low, high) == ([1, 3, 5], [0, 2, 6]):
-        raise Wrong("low and high are swapped: return the group of the lowest scores first")
-    if len(low) == 4 or len(high) == 4:
-        raise Wrong("k is rounded down: 0.4 of nine images makes groups of three")
-    if (low, high) != ([0, 2, 6], [1, 3, 5]):
-        raise Wrong(f"for {spread} with fraction 0.4 the groups are [0, 2, 6] and [1, 3, 5], not {low} and {high}")
-    if answer(spread[:5], 0.25) != ([0, 2], [1, 3]):
+    def answer(scores, home=home):
+        verdict = worth_grouping(scores, home)
+        return yes_or_no(verdict)
+
+    mixed, damaged, narrow = find(hazy, 0.7, 2), find(hazy[worst], 0, 0.42), find(home, 0.58, 0.66)
+    found = {name: answer(scores) for name, scores in (("mixed", mixed), ("damaged", damaged), ("narrow", narrow))}
+    if found["mixed"] < found["damaged"]:
+        raise Wrong("the verdicts are turned: True where the groups are far enough apart")
+    if found["damaged"]:
         raise Wrong(
-            "each group has at least two images, also where fraction · B is smaller: every image needs a positive"
+            "a folder of the worst fifth only passes: its best quarter does score above its worst, as in any folder. How far, "
+            "compared with `home`?"
         )
-    if answer([0.1, 0.4, 0.2, 0.3], 0.25) != ([0, 2], [1, 3]):
-        raise Wrong("four images are two groups of two: refuse only if 2k is *larger* than the number of images")
-    if answer([0.1, 0.2, 0.3], 0.25) != ([], []):
-        raise Wrong("three images cannot form two groups of two without sharing one: return two empty tensors")
-    if answer([0.5] * 8, 0.25) != ([], []):
-        raise Wrong("where all scores are tied the groups are arbitrary: return two empty tensors")
-    if answer([0.2, 0.5, 0.5, 0.5, 0.5, 0.9], 0.4) != ([], []):
-        raise Wrong("the inner edges are tied here: the low group must score below the high group, with no equality")
-    if answer([0.2, 0.2, 0.2, 0.9, 0.9, 0.9], 0.25) == ([], []):
-        raise Wrong("ties inside one group do no harm: refuse only if the low group is not below the high one")
+    if not (found["mixed"] and found["narrow"]):
+        raise Wrong(
+            "a mixed folder is refused: compare the means of its two groups, and those of the groups of `home`; half of that "
+            "distance is enough"
+        )
+    hundred = [answer(100 * scores + 7, 100 * home + 7) for scores in (mixed, damaged)]
+    if hundred != [True, False]:
+        raise Wrong("on a scale of 0 to 100 the verdicts change: measure the distance in units of that of `home`")
+    if answer(home[[0, len(home) // 2, -1]]):
+        raise Wrong("three pictures have no two groups of two: the answer is False, whatever their scores")
 
 
 @checker("ex07_3")
 def ex07_3(pull_and_push):
-    """`pull_and_push(positive, negatives, temperature) -> ((), (k,))`: the gradient of -log r, compared with autograd."""
+    """`pull_and_push(positive, negatives, temperature) -> ((), (k,))`: the gradient of -log P, compared with autograd."""
     positive = torch.tensor(0.3, dtype=torch.float64)
     negatives = torch.tensor([0.5, -0.1, 0.2, 0.45], dtype=torch.float64)
     for tau in (0.2, 3.0):
@@ -118,7 +140,7 @@ def ex07_3(pull_and_push):
             raise Wrong(f"expected a scalar and shape (4,); got {tuple(pull.shape)} and {tuple(push.shape)}")
         pull = pull.reshape(())
         if close(pull, -d_positive) and close(push, -d_negatives):
-            raise Wrong("these are the derivatives of log r; the loss is −log r, so turn both signs")
+            raise Wrong("these are the derivatives of log P; the loss is −log P, so turn both signs")
         if close(pull, tau * d_positive) and close(push, tau * d_negatives):
             raise Wrong(
                 "the factor 1/τ is missing: the similarities are divided by the temperature before the exponential"
@@ -128,13 +150,13 @@ def ex07_3(pull_and_push):
                 "the shares of the negatives must count the positive in the denominator; they do not add up to one"
             )
         if close(pull, torch.full_like(pull, -1 / tau)):
-            raise Wrong("the positive stands in the denominator, too: where r is near one, nothing pulls any more")
+            raise Wrong("the positive stands in the denominator, too: where P is near one, nothing pulls any more")
         if not close(push, d_negatives):
             raise Wrong(
                 "the derivative for the negatives is not share / τ, the share taken among positive and negatives"
             )
         if not close(pull, d_positive):
-            raise Wrong("the derivative for the positive is not (r − 1) / τ; all derivatives together add up to zero")
+            raise Wrong("the derivative for the positive is not (P − 1) / τ; all derivatives together add up to zero")
     pull, push = (torch.as_tensor(p) for p in pull_and_push(torch.tensor(0.3), torch.tensor([0.9, 0.2]), 0.001))
     if not (torch.isfinite(pull).all() and torch.isfinite(push).all()):
         raise Wrong("at a temperature of 0.001 it overflows: use softmax, which subtracts the largest exponent first")

@@ -98,3 +98,15 @@ def in_either_precision(answer: Callable, *tensors: torch.Tensor):
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
         return answer(*(t.double() for t in tensors))
+
+
+def yes_or_no(answer) -> bool:
+    """A verdict as a bool; NumPy's and PyTorch's count as well.
+
+    Raises:
+        Wrong: it is neither True nor False.
+    """
+    kind = getattr(answer, "dtype", type(answer))
+    if kind not in (bool, torch.bool, np.bool_) or torch.as_tensor(answer).numel() != 1:
+        raise Wrong(f"the verdict is True or False; got {answer!r}")
+    return bool(answer)

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def inline(text: str) -> str:
+    """HTML of a sentence in which *words* and `code` are marked as in Markdown."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"(?<![\w*])\*([^\s*][^*]*)\*(?![\w*])", r"<em>\1</em>", text)
+
+
 @dataclass(frozen=True)
 class Quiz:
-    """A question whose every option explains itself. `options`: (text, is it right?, feedback)."""
+    """A question whose every option explains itself. `options`: (text, is it right?, feedback), marked as in Markdown."""
 
     name: str
     question: str
@@ -26,14 +32,13 @@ class Quiz:
             key = f"quiz-{self.name}-{i}"
             verdict = "Right." if right else "Not quite."
             rows.append(
-                f'<div class="option"><input type="radio" name="quiz-{self.name}" id="{key}"> <label for="{key}">{text}</label>'
-                f'<p class="feedback {"right" if right else "wrong"}"><strong>{verdict}</strong> {feedback}</p></div>'
+                f'<div class="option"><input type="radio" name="quiz-{self.name}" id="{key}"> '
+                f'<label for="{key}">{inline(text)}</label>'
+                f'<p class="feedback {"right" if right else "wrong"}"><strong>{verdict}</strong> {inline(feedback)}</p></div>'
             )
         # The rule stands here, too: Jupyter does not load the book's style sheet.
         rule = "<style>.tta-quiz .feedback{display:none}.tta-quiz input:checked~.feedback{display:block}</style>"
-        return (
-            f'{rule}<form class="tta-quiz"><fieldset><legend>{self.question}</legend>{"".join(rows)}</fieldset></form>'
-        )
+        return f'{rule}<form class="tta-quiz"><fieldset><legend>{inline(self.question)}</legend>{"".join(rows)}</fieldset></form>'
 
     def __repr__(self) -> str:
         return f"Quiz({self.name!r}: {len(self.options)} options)"

@@ -31,6 +31,7 @@ from .adaptation.state import Recipe as Recipe
 from .adaptation.state import Result as Result
 from .adaptation.state import State as State
 from .datasets.tinyshift import tinyshift as tinyshift
+from .experiments.order_check import order_check as order_check
 from .imaging.albums import album as album
 from .imaging.distortions import distort as distort
 from .imaging.files import ImageError as ImageError

@@ -105,6 +105,8 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_scored(folder):
         ["evaluate", "{}", "--model", "{}/a/sharp.png"],
         ["experiment", "none"],
         ["opinions", "{}/empty"],
+        ["order-study", "{}/a"],
+        ["order-study", "a={}/a"],
     ],
 )
 def test_bad_usage_gives_one_line_and_exit_two(folder, arguments):
@@ -195,7 +197,7 @@ def test_a_picture_is_reduced_to_the_side_that_the_model_knows(tmp_path):
 def test_help_names_every_command():
     """In a line of its own: a word of another command's description is not enough."""
     text = run("--help").stdout
-    for command in ("score", "demo", "experiment", "pack", "opinions", "train", "manifest"):
+    for command in ("score", "demo", "experiment", "pack", "opinions", "order-study", "train", "manifest"):
         assert re.search(rf"^\W*{command}  ", text, re.MULTILINE), command
 
 

@@ -1,5 +1,5 @@
 """The command line: `tta-iqa score`, `evaluate`, `plan`, `shard`, `merge`, `databases`, `demo`, `experiment`, `pack`,
-`opinions`, `manifest`, `train`, `course`.
+`opinions`, `order-study`, `manifest`, `train`, `course`.
 
 Results go to stdout, progress and remarks to stderr. Exit status: 0 all scored, 1 some, 2 none, bad usage, or results that
 could not be written.

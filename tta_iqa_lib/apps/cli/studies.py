@@ -1,4 +1,5 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `pack`, `opinions`, `manifest`."""
+"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `pack`, `opinions`, `order-study`,
+`manifest`."""
 
 from __future__ import annotations
 
@@ -210,6 +211,42 @@ def opinions(
             raise typer.Exit(2) from None
         results["summary"] = summarise(results)
         write_results(results, file)
+    print(f"{text_table(results)}\nwritten: {file}")
+
+
+@app.command("order-study")
+def order_study(
+    part: Annotated[
+        list[str],
+        typer.Argument(help='"NAME=PATH", once for each database: a folder in an official layout, or a table (.csv).'),
+    ],
+    batches: Annotated[int, typer.Option(help="From each database, or each subset of it.", min=1)] = 3,
+    size: Annotated[int, typer.Option(help="Pictures in a batch.", min=2)] = 32,
+    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/order-check.json.")] = None,
+) -> None:
+    """Does the check without opinions tell the truth? Hold its verdicts against databases that have opinions.
+
+    Interrupt it and start it again as you like: what is done is kept.
+    """
+    import torch
+
+    from ...experiments.analysis import write_results
+    from ...experiments.opinions.pack import read_part
+    from ...experiments.order_study import Batches, run_study, text_table
+    from ...models.saving import data_folder, load_source_model
+
+    try:
+        named = dict(one.split("=", 1) for one in part if "=" in one)
+        if len(named) < len(part):
+            raise ValueError("the arguments are NAME=PATH, each name once")
+        databases = {name: read_part(path) for name, path in named.items()}
+        model = load_source_model("photographs").to(memory_format=torch.channels_last)  # by a third faster
+        results = run_study(model, databases, Batches(size, batches))
+    except (OSError, ValueError) as error:
+        report(str(error))
+        raise typer.Exit(2) from None
+    file = out or data_folder() / "results" / "order-check.json"
+    write_results(results, file)
     print(f"{text_table(results)}\nwritten: {file}")
 
 

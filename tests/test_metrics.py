@@ -253,6 +253,21 @@ def test_group_labels_of_the_wrong_length_are_an_error():
         evaluate([1.0, 2, 3, 4], [1.0, 2, 4, 3], groups=[0, 0, 1])
 
 
+def test_a_long_argument_is_told_in_sixty_characters():
+    """Whatever was passed: one line, its end cut off where it is too long."""
+    for text, told in (("a" * 58, f"'{'a' * 58}'"), ("a" * 59, f"'{'a' * 56}…"), ("a\n  b", "'a\\n b'")):
+        with pytest.raises(ValueError) as caught:
+            srcc(text, [1, 2])
+        assert str(caught.value) == f"predictions must be real numbers, one per image; got {told}"
+
+
+def test_an_interval_is_of_a_thousand_draws_from_seed_zero_unless_said():
+    pred, target = np.random.default_rng(5).normal(size=(2, 12))
+    assert evaluate(pred, target) == evaluate(pred, target, count=1000, seed=0)
+    assert evaluate(pred, target).srcc == bootstrap(lambda rows: srcc(pred[rows], target[rows]), 12)
+    assert sum(1 for _ in resamples(3)) == 1000
+
+
 def test_the_seed_decides_the_interval():
     a, b = with_ties(0)
     assert evaluate(a, b, count=50, seed=3) == evaluate(a, b, count=50, seed=3)
@@ -293,6 +308,7 @@ def test_an_interval_prints_value_and_bounds():
 @pytest.mark.parametrize(("total", "count"), [(10, 4), (10, 10), (10, 25), (1200, 128)])
 def test_an_even_selection_has_both_ends_no_row_twice_and_equal_steps(total, count):
     rows = evenly_spaced(total, count)
+    assert rows.dtype.kind == "i"  # they are indices
     assert len(rows) == min(total, count) and (rows[0], rows[-1]) == (0, total - 1)
     steps = np.diff(rows)
     assert steps.min() >= 1 and steps.max() - steps.min() <= 1
@@ -305,3 +321,4 @@ def test_a_difference_is_written_with_its_sign_and_never_as_minus_zero():
     assert metrics.Interval(0.0012, -0.0003, 0.0031).signed() == "+0.0012 [-0.0003, +0.0031]"
     assert metrics.Interval(-0.0001, -0.002, 0.001).signed() == "+0.000 [-0.002, +0.001]"
     assert metrics.Interval(-0.0, 0.0, -0.0).signed() == "+0.000 [+0.000, +0.000]"
+    assert metrics.Interval(0.001, 0.0005, 0.002).signed() == "+0.001 [+0.001, +0.002]"  # rounds away from zero

@@ -191,6 +191,71 @@ def test_scores_that_are_not_finite_are_the_sources_and_the_state_stays():
     assert [one.decision for one in together] == ["source", "adapted"]
 
 
+class Zeroing(torch.optim.SGD):
+    """A step that is finite, and ruins everything."""
+
+    def step(self, closure=None):
+        with torch.no_grad():
+            for group in self.param_groups:
+                for tensor in group["params"]:
+                    tensor.zero_()
+
+
+def test_scores_that_collapse_are_the_sources_and_the_state_stays():
+    """With γ = β = 0 all images get the score of the last bias."""
+    model, images = tiny_model(), pictures(12)
+    images[4:8] *= 0.5
+    recipe = Adapter(model, [mean_score], Batch(), optimizer=lambda tensors: Zeroing(tensors, lr=1.0)).recipe
+    (result,), state = adapt_batch(model, State(), images[:4], recipe)
+    assert result.decision == "source" and torch.equal(result.scores, result.source_scores)
+    assert "all alike: the source's are returned" in result.skipped["scores"] and state == State()
+    together, _ = adapt_batch(model, State(), images, recipe, 3)
+    assert [one.decision for one in together] == ["source"] * 3
+    alike = images[:1].expand(4, -1, -1, -1)  # of equal images equal scores are right
+    (result,), state = adapt_batch(model, State(), alike, recipe)
+    assert result.decision == "adapted" and result.skipped == {} and state.params
+
+
+def test_statistics_that_run_away_are_undone_though_the_scores_are_finite():
+    """A variance that overflows silences its channel for the rest of a stream."""
+
+    class Loud(ScoringModel):
+        def __init__(self):
+            super().__init__()
+            self.loud, self.norm = False, nn.BatchNorm2d(3)
+
+        def forward(self, images, with_features=False):
+            z = self.norm(images * (1e30 if self.loud else 1.0)).mean((2, 3))
+            scores = z.sum(1) + images.mean((1, 2, 3))
+            return (scores, z) if with_features else scores
+
+    model, images = Loud().eval(), pictures(6)
+    adapter = Adapter(model, statistics=Ema(0.5))
+    with adapter.online():
+        first = adapter.run(images)
+        model.loud = True
+        loud = adapter.run(images)
+        model.loud = False
+        again = adapter.run(images)
+    assert loud.decision == "source" and "the statistics were not finite" in loud.skipped["scores"]
+    with adapter.online():
+        assert torch.equal(adapter(images), first.scores) and torch.equal(adapter(images), again.scores)
+
+
+def test_a_stream_that_was_misled_by_broken_images_is_itself_again_and_says_when_it_restarted():
+    """Black images teach a running average that nothing varies."""
+    model, images, black = tiny_model(), pictures(8), torch.zeros(8, 3, 32, 32)
+    adapter = Adapter(model, statistics=Ema(0.5))
+    with adapter.online():
+        misled = [adapter.run(x) for x in (images, black, black, images)]
+    with adapter.online(restart=tta.Drifted()):
+        watched = [adapter.run(x) for x in (images, black, black, images)]
+    assert ["stream" in result.skipped for result in watched[1:3]] == [True, True]
+    assert "restarted: the next batch starts from the source" in watched[2].skipped["stream"]
+    assert torch.equal(watched[3].scores, adapter(images)) and not torch.allclose(misled[3].scores, adapter(images))
+    assert all("stream" not in result.skipped for result in misled)
+
+
 # Nobody is disturbed
 
 

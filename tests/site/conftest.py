@@ -22,10 +22,21 @@ ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # the network is cut
 ]
+NO_NETWORK = {  # the same for Firefox: all but this machine lies behind a proxy that is not there
+    "network.proxy.type": 1,
+    "network.proxy.socks": "127.0.0.1",
+    "network.proxy.socks_port": 9,
+    "network.proxy.no_proxies_on": "127.0.0.1",
+}
+STOCK = {"chromium": BROWSERS, "firefox": ("firefox", "firefox-esr")}
 HOW_TO_GET_ONE = (
-    "no Chromium found, so the pages are not tested in a browser. Install one: `apt install chromium`, "
-    "Google Chrome, or `.venv/bin/playwright install chromium`."
+    "no {0} found, so the pages are not tested in a browser. Install one: `apt install {0}`, "
+    "or `.venv/bin/playwright install {0}`."
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--browser", default="chromium", choices=list(STOCK), help="which one opens the pages")
 
 
 def list_pages() -> list[str]:
@@ -78,13 +89,22 @@ def roots(site: Path, serve):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser_name(pytestconfig) -> str:
+    return pytestconfig.getoption("--browser", "chromium")  # the default where this folder was not asked for by name
+
+
+@pytest.fixture(scope="session")
+def browser(browser_name):
     with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)  # what `playwright install` would bring
-        found = next(filter(None, map(shutil.which, BROWSERS)), str(own) if own.exists() else None)
-        if found is None:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(HOW_TO_GET_ONE)
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        kind = getattr(playwright, browser_name)
+        stock = next(filter(None, map(shutil.which, STOCK[browser_name])), None)
+        if stock is None and not Path(kind.executable_path).exists():  # what `playwright install` would bring
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(HOW_TO_GET_ONE.format(browser_name))
+        if browser_name == "chromium":
+            options = {"args": ARGUMENTS}
+        else:
+            options = {"firefox_user_prefs": NO_NETWORK, "channel": stock and "moz-firefox"}  # not Playwright's own
+        browser = kind.launch(executable_path=stock, **options)
         yield browser
         browser.close()
 

@@ -226,7 +226,8 @@ class Adapter:
         Args:
             predict: score each batch "after" or "before" adapting to it; "before", what the batches before it left scores it,
                 statistics and parameters, and the first batch is the source's.
-            restart: where it is true of a batch's result, such as `Drifted()`, the next batch starts from the source again.
+            restart: where it is true of a batch's result, such as `Drifted()`, the next batch starts from the source again; the
+                result says so under `skipped["stream"]`.
         """
         check_choice("predict", predict, ("after", "before"))
         if not (restart is None or callable(restart)):
@@ -255,6 +256,8 @@ class Adapter:
         (result,), stream.state = adapt_batch(self.model, before, images, self.recipe)
         if stream.restart is not None and stream.restart(result):
             stream.state = State()
+            told = {"stream": "restarted: the next batch starts from the source again"}
+            result = replace(result, skipped=result.skipped | told)
         if stream.predict == "before":
             carried = replace(self.recipe.inference, statistics=Carried(), gate=None, ensemble=(), match_source=False)
             (early,), _ = adapt_batch(self.model, before, images, Recipe(carried))

@@ -103,7 +103,7 @@ def _adapted(
     batch, steps, final = (run or directly)(
         ("steps", recipe, episodes), adapt, images, scores, features, *copies.values()
     )
-    drafts, (trace, skips) = [], batch.tell(steps)
+    drafts, (trace, skips), faults = [], batch.tell(steps), _faults(final, scores, episodes)
     for e, (result, scores) in enumerate(zip(results, final.scores.split(size), strict=True)):
         initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
         skipped = skips[e] | batch.notes(final)
@@ -111,14 +111,28 @@ def _adapted(
             scores, initial = scores.clone(), initial.clone()
             trace[e] = [entry | {"scores": entry["scores"].clone()} for entry in trace[e]]
         draft = replace(result, scores=scores, initial_scores=initial, trace=trace[e], skipped=skipped)
-        if not bool(scores.isfinite().all()):
-            why = skipped | {"scores": "the adapted scores were not finite: the source's are returned"}
+        if faults[e]:
+            why = skipped | {"scores": f"{faults[e]}: the source's are returned"}
             draft = replace(draft, scores=result.source_scores, skipped=why, decision="source")
         drafts.append(draft)
     if drafts[0].decision == "source" and episodes == 1:  # nothing that follows may rest on it
         return drafts, state
     moments = {name: Moments(*(part.detach() for part in used)) for name, used in final.used.items()}
     return drafts, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
+
+
+def _faults(final: Pass, source: Tensor, episodes: int) -> list[str]:
+    """What is wrong with each episode's scores or moments, or ""; `source` are its source scores, (E·B,)."""
+    scores, plain = (part.unflatten(0, (episodes, -1)) for part in (final.scores, source))
+    wide = [part for moments in final.used.values() for part in moments]
+    flat = [part.detach().expand(episodes, -1) for part in wide]
+    moments = torch.cat(flat, 1).isfinite().all(1) if flat else plain.new_ones(episodes, dtype=torch.bool)
+    spread, wanted = (part.float().std(1, correction=0) for part in (scores, plain))
+    told_apart = wanted > 1e-5 * plain.float().abs().amax(1)  # by the source; what is less is rounding
+    alike = told_apart & (spread <= 1e-6 * wanted)
+    found = torch.stack([scores.isfinite().all(1), moments, ~alike], 1).tolist()  # the one transfer from the device
+    said = ("the adapted scores were not finite", "the statistics were not finite", "the adapted scores were all alike")
+    return [next((text for text, fine in zip(said, row, strict=True) if not fine), "") for row in found]
 
 
 def _rows_of(rows: Tensor, episodes: list[int], size: int) -> Tensor:

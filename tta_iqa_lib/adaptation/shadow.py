@@ -74,6 +74,11 @@ class Shadow:
         if id(module) in self._copies:
             return self._copies[id(module)]
         if isinstance(module, torch.jit.ScriptModule):
+            if module.training:
+                raise ValueError(
+                    "a part of the model is compiled by TorchScript in training mode, and would change as it runs: "
+                    "call .eval() on the model first"
+                )
             return module
         inside = _INSIDE.get(type(module).__name__)
         copy = _Through(inside) if inside else object.__new__(type(module))
@@ -81,10 +86,8 @@ class Shadow:
         own: dict[str, Any] = dict(module.__dict__)
         if inside:
             own = copy.__dict__ | {"_modules": {inside: module._modules[inside]}}
-        # Parameters are cut off from autograd: gradients are for what is adapted only.
-        own["_parameters"] = {
-            key: p if p is None or not p.requires_grad else p.detach() for key, p in own["_parameters"].items()
-        }
+        for held in ("_parameters", "_buffers"):  # dictionaries of its own: a forward may assign a buffer
+            own[held] = {key: None if tensor is None else _cut_off(tensor) for key, tensor in own[held].items()}
         for key, parameter in module._parameters.items():
             if parameter is not None and not inside:
                 self._places.setdefault(id(parameter), []).append((own["_parameters"], key))
@@ -112,6 +115,13 @@ class Shadow:
                 return forward(*args, **kwargs)
 
         return within
+
+
+def _cut_off(tensor: Tensor) -> Tensor:
+    """The same values, cut off from autograd: gradients are for what is adapted only."""
+    if tensor.is_inference():  # born in inference mode, and so of no use to a graph
+        return tensor.clone()
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 class _Through(nn.Module):

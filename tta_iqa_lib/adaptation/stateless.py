@@ -112,6 +112,12 @@ class Stateless:
         return Pass(scores, features, now.used, now.measured, now.rowwise)
 
     def _check(self, statistics: Statistics) -> None:
+        scripted = _scripted_batchnorm(self.model) if statistics.uses_batch else None
+        if scripted is not None:
+            raise ValueError(
+                f"layer '{scripted}' is compiled by TorchScript, where {statistics} cannot reach it: "
+                "take the Python module that was compiled, or statistics=Source()"
+            )
         if statistics.uses_batch and not self.layers:
             raise ValueError(f"{statistics} needs BatchNorm layers, and this model has none: use statistics=Source()")
         without = [name for name, layer in self.layers.items() if layer.running_mean is None]
@@ -154,11 +160,11 @@ class Stateless:
             now.memory.kept[place] = output, output._version
         return output
 
-    def _normalise(self, name: str, layer: _BatchNorm, copy: nn.Module, x: Tensor) -> Tensor:
+    def _normalise(self, name: str, layer: _BatchNorm, copy: _BatchNorm, x: Tensor) -> Tensor:
         """In place of the layer's own computation."""
         now = self._now
         assert now is not None
-        source, rule, layout = _kept_moments(layer), now.rules.get(name, Source()), now.layout
+        source, rule, layout = _kept_moments(copy), now.rules.get(name, Source()), now.layout
         if x.shape[0] != now.rows:
             now.rowwise = False
             if layout.episodes > 1 or layout.images is not None:
@@ -196,6 +202,14 @@ def _kept_moments(layer: _BatchNorm) -> Moments | None:
     """The source's moments; None of a layer without running statistics."""
     mean, var = layer.running_mean, layer.running_var
     return None if mean is None or var is None else Moments(mean, var)
+
+
+def _scripted_batchnorm(model: nn.Module) -> str | None:
+    """The name of a BatchNorm layer that is compiled by TorchScript."""
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule) and "BatchNorm" in getattr(part, "original_name", ""):
+            return name
+    return None
 
 
 def _hooked_inside(module: nn.Module) -> bool:

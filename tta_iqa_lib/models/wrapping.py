@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..imaging.checks import as_tuple
 from .features import run_with_features
@@ -79,6 +80,13 @@ def wrap_model(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module; got {module!r}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            "module is compiled by TorchScript, which hides its layers: wrap the Python module it was made of"
+        )
+    lazy = next((name for name, p in module.named_parameters() if is_lazy(p)), None)
+    if lazy is not None:
+        raise ValueError(f"module has no values yet for its parameter '{lazy}': let it score an image first")
     names = [name for name, _ in module.named_modules() if name]
     if features is not None and features not in names:
         raise ValueError(

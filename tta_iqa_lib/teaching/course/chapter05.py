@@ -121,12 +121,14 @@ def ex05_3(normalise_groups):
 def _channel_means() -> dict[str, torch.Tensor]:
     """What the first BatchNorm layer sees of crops: the mean of each channel over each image, (N, C), in the source's units."""
     model, (images, _, _) = source_model(), tinyshift("source/test")
-    layer = next(iter(batchnorm_layers(model).values()))
+    layer, first = next(iter(batchnorm_layers(model).values())), model.get_submodule("features.0")
+    assert layer.running_mean is not None and layer.running_var is not None
+    mean, std = layer.running_mean, layer.running_var.sqrt()
     light = {"source": images, "light haze": distort(images, "haze", 0.2)}
     light |= {kind: distort(images, kind, 0.5) for kind in ("haze", "dark")}
     with torch.no_grad():
-        seen = {name: model.features[0]((x - model.mean) / model.std).mean((2, 3)) for name, x in light.items()}
-    return {name: (m - layer.running_mean) / layer.running_var.sqrt() for name, m in seen.items()}
+        seen = {name: first((x - model.mean) / model.std).mean((2, 3)) for name, x in light.items()}
+    return {name: (m - mean) / std for name, m in seen.items()}
 
 
 @checker("ex05_4")

@@ -98,6 +98,13 @@ def test_a_plain_folder_and_a_table_are_checked_as_well(tmp_path):
     assert "no column 'path'" in check(tmp_path / "t.csv").faults[0]
 
 
+def test_opinions_that_are_all_alike_are_a_fault(tmp_path):
+    trees.text(tmp_path / "t.csv", "path,score", "a.png,3", "b.png,3")
+    for name in ("a.png", "b.png"):
+        trees.picture(tmp_path / name)
+    assert check(tmp_path / "t.csv").faults == ("all opinions are 3: there is nothing to rank",)
+
+
 def test_nothing_to_check_is_an_error(tmp_path):
     with pytest.raises(DatabaseError, match="no such file or folder"):
         check(tmp_path / "none")
@@ -123,7 +130,7 @@ def test_the_command_tells_all_of_one():
     result = run("LIVE-MD")
     one = LAYOUTS["live-md"]
     assert result.exit_code == 0 and "lower is better" in result.stdout
-    assert all(part in result.stdout for part in (one.cite, one.terms, one.page, "15 originals"))
+    assert all(part in result.stdout for part in (one.cite, one.paper, one.terms, one.page, "15 originals"))
     unknown = run("nothing")
     assert unknown.exit_code == 2 and unknown.stderr.startswith("tta-iqa: no database 'nothing'")
 

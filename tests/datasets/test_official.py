@@ -86,10 +86,15 @@ def test_a_record_is_found_by_its_name_or_key(key):
 
 
 def test_every_record_has_its_paper_in_the_bibliography_and_says_where_it_is_to_be_had():
-    works = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M)
+    works = (ROOT / "book" / "references.bib").read_text(encoding="utf-8").split("\n@")
+    works = {re.search(r"\{(\w+),", work)[1]: work for work in works}
     for one in LAYOUTS.values():
         assert one.cite in works and one.page.startswith("https://") and one.terms and one.count > 400
         assert one.scale[0] < one.scale[1]
+        first, year, place = re.fullmatch(r"(\w+) (?:and \w+ |et al\. )(\d{4}), (.*)", one.paper).groups()
+        assert all(part in works[one.cite] for part in (f"author = {{{first},", f"{{{year}}}", f"{{{place}}}")), (
+            one.name
+        )
     assert {key for key, one in LAYOUTS.items() if not one.higher_is_better} == {"live", "live-md", "csiq"}
 
 

@@ -86,6 +86,8 @@ def _compared(found: Database, record: Layout | None, sample: int | None, progre
         facts.append(f"opinions from {low:.4g} to {high:.4g}")
         if record:
             faults += _range(low, high, record)
+        elif low == high and len(found) > 1:
+            faults.append(f"all opinions are {low:.4g}: there is nothing to rank")
     else:
         facts.append("no opinions: a plain folder")
     opened, unreadable = _open(found, sample, progress)

@@ -107,6 +107,7 @@ class Layout:
     Attributes:
         name: as its authors call it.
         cite: key of its paper in the bibliography.
+        paper: its authors, year and place, in a line.
         page: where it is to be had.
         terms: what may be done with it, in a line.
         count: images with opinions.
@@ -123,6 +124,7 @@ class Layout:
 
     name: str
     cite: str
+    paper: str
     page: str
     terms: str
     count: int

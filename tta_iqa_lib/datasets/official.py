@@ -106,6 +106,7 @@ LAYOUTS = {
     "koniq10k": Layout(
         name="KonIQ-10k",
         cite="hosu2020koniq",
+        paper="Hosu et al. 2020, IEEE Transactions on Image Processing",
         page="https://database.mmsp-kn.de/koniq-10k-database.html",
         terms="each photograph has a Creative Commons licence of its own (YFCC100M)",
         count=10_073,
@@ -118,6 +119,7 @@ LAYOUTS = {
     "spaq": Layout(
         name="SPAQ",
         cite="fang2020spaq",
+        paper="Fang et al. 2020, Conference on Computer Vision and Pattern Recognition (CVPR)",
         page="https://github.com/h4nwei/SPAQ",
         terms="education and research; commercial use needs the authors' permission",
         count=11_125,
@@ -129,6 +131,7 @@ LAYOUTS = {
     "clive": Layout(
         name="LIVE In the Wild",
         cite="ghadiyaram2016clive",
+        paper="Ghadiyaram and Bovik 2016, IEEE Transactions on Image Processing",
         page="https://live.ece.utexas.edu/research/ChallengeDB/",
         terms=_NOTICE,
         count=1_162,
@@ -140,6 +143,7 @@ LAYOUTS = {
     "live": Layout(
         name="LIVE release 2",
         cite="sheikh2006live",
+        paper="Sheikh et al. 2006, IEEE Transactions on Image Processing",
         page="https://live.ece.utexas.edu/research/quality/subjective.htm",
         terms=_NOTICE,
         count=779,
@@ -152,6 +156,7 @@ LAYOUTS = {
     "live-md": Layout(
         name="LIVE-MD",
         cite="jayaraman2012livemd",
+        paper="Jayaraman et al. 2012, Asilomar Conference on Signals, Systems and Computers",
         page="https://live.ece.utexas.edu/research/quality/live_multidistortedimage.html",
         terms=_NOTICE,
         count=450,
@@ -164,6 +169,7 @@ LAYOUTS = {
     "live-fb": Layout(
         name="LIVE-FB",
         cite="ying2020paq2piq",
+        paper="Ying et al. 2020, Conference on Computer Vision and Pattern Recognition (CVPR)",
         page="https://github.com/niu-haoran/FLIVE_Database",
         terms="not stated with the images",
         count=39_810,
@@ -182,6 +188,7 @@ LAYOUTS = {
     "cid2013": Layout(
         name="CID2013",
         cite="virtanen2015cid2013",
+        paper="Virtanen et al. 2015, IEEE Transactions on Image Processing",
         page="https://zenodo.org/records/2647033",
         terms="see the page",
         count=474,
@@ -201,6 +208,7 @@ LAYOUTS = {
     "pipal": Layout(
         name="PIPAL",
         cite="gu2020pipal",
+        paper="Gu et al. 2020, European Conference on Computer Vision (ECCV)",
         page="https://github.com/HaomingCai/PIPAL-dataset",
         terms="see the page",
         count=23_200,
@@ -222,6 +230,7 @@ LAYOUTS = {
     "kadid10k": Layout(
         name="KADID-10k",
         cite="lin2019kadid",
+        paper="Lin et al. 2019, International Conference on Quality of Multimedia Experience (QoMEX)",
         page="https://database.mmsp-kn.de/kadid-10k-database.html",
         terms="the originals are from Pixabay, to be edited and passed on freely",
         count=10_125,
@@ -234,6 +243,7 @@ LAYOUTS = {
     "tid2013": Layout(
         name="TID2013",
         cite="ponomarenko2015tid",
+        paper="Ponomarenko et al. 2015, Signal Processing: Image Communication",
         page="https://www.ponomarenko.info/tid2013.htm",
         terms="see the page",
         count=3_000,
@@ -253,6 +263,7 @@ LAYOUTS = {
     "csiq": Layout(
         name="CSIQ",
         cite="larson2010csiq",
+        paper="Larson and Chandler 2010, Journal of Electronic Imaging",
         page="https://s2.smu.edu/~eclarson/csiq.html",
         terms="see the page",
         count=866,
@@ -275,6 +286,7 @@ LAYOUTS = {
     "biq2021": Layout(
         name="BIQ2021",
         cite="ahmed2022biq2021",
+        paper="Ahmed and Asif 2022, Journal of Electronic Imaging",
         page="https://github.com/nisarahmedrana/BIQ2021",
         terms="no licence is stated; the description offers the images for use and benchmarking",
         count=12_000,
@@ -292,6 +304,7 @@ LAYOUTS = {
     "agiqa3k": Layout(
         name="AGIQA-3K",
         cite="li2023agiqa",
+        paper="Li et al. 2023, IEEE Transactions on Circuits and Systems for Video Technology",
         page="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
         terms="the repository carries the MIT licence",
         count=2_982,
@@ -308,6 +321,7 @@ LAYOUTS = {
     "uhd-iqa": Layout(
         name="UHD-IQA",
         cite="hosu2024uhdiqa",
+        paper="Hosu et al. 2024, European Conference on Computer Vision (ECCV) Workshops",
         page="https://database.mmsp-kn.de/uhd-iqa-benchmark-database.html",
         terms="the photographs are from Pixabay, under its licence",
         count=6_073,

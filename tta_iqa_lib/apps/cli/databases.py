@@ -67,7 +67,7 @@ def _all_of(one) -> list[str]:
         "told by": one.marker,
         "page": one.page,
         "terms": one.terms,
-        "cite": one.cite,
+        "cite": f"{one.paper} ({one.cite})",
     }
     return [one.name, *(f"  {key:10s}{value}" for key, value in facts.items())]
 

@@ -7,7 +7,7 @@ const here = (path) => new URL(path, import.meta.url);
 const say = (text) => { part("status").textContent = text; };
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const pause = () => new Promise((resolve) => setTimeout(resolve, 20)); // lets the browser show what was said
-let ort, session, turn = Promise.resolve();
+let turn = Promise.resolve(), threads = []; // one for each view of a picture, as it is and mirrored
 let model; // {crop, side, views, layers} and the quantiles of people's opinions
 let pictures = []; // {name, canvas, crops} and the columns of the table
 let share = null; // what the reader chose; null: α = B / (B + PRIOR)
@@ -27,14 +27,16 @@ async function start() {
   part("start").disabled = true;
   say("Fetching the model and its runtime …");
   try {
-    const [runtime, wasmBinary, graph, about] = await Promise.all([
-      import(here("ort/ort.mjs")), fetchBytes("ort/ort.wasm.gzip", true), fetchBytes("try/model.onnx"), fetchJson("try/model.json"),
+    const [wasm, graph, about] = await Promise.all([
+      fetchBytes("ort/ort.wasm.gzip", true), fetchBytes("try/model.onnx"), fetchJson("try/model.json"),
     ]);
-    [ort, model] = [runtime, about];
-    // One thread: more need headers that a plain server does not send. It is not the page's own, which stays awake.
-    Object.assign(ort.env.wasm, { wasmBinary, numThreads: 1, proxy: true });
-    session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: ["wasm"] });
+    // A thread from a blob is under the policy of this page; from a file it would be under none.
+    const script = URL.createObjectURL(new Blob([`import "${here("try-model.js")}";`], { type: "text/javascript" }));
+    threads = Array.from({ length: about.views }, () => new Worker(script, { type: "module" }));
+    await Promise.all(threads.map((thread) => ask(thread, "start", { runtime: here("ort/ort.mjs").href, wasm, graph: new Uint8Array(graph) })));
+    model = about;
   } catch (error) {
+    for (const thread of threads.splice(0)) thread.terminate();
     part("start").disabled = false;
     return say(`The model could not be started (${error.message}). Try again, or use a current browser.`);
   }
@@ -44,23 +46,30 @@ async function start() {
   part("choose").focus();
 }
 
+/** What a thread answers to a call. It takes one at a time. */
+function ask(thread, call, given, moved = []) {
+  return new Promise((resolve, reject) => {
+    thread.onmessage = ({ data }) => (data.problem === undefined ? resolve(data.answer) : reject(new Error(data.problem)));
+    thread.onerror = ({ message }) => reject(new Error(message ?? "no thread for the model"));
+    thread.postMessage({ call, ...given }, moved);
+  });
+}
+
 /** Scores of several pictures, means over crops and mirrored crops. Layer by layer a share of their common moments counts. */
 function score(chosen, shares) {
-  const { crop, views } = model, size = ROWS * 3 * crop * crop;
-  const run = async () => {
-    const sums = chosen.map(() => 0);
-    for (let view = 0; view < views; view++) { // each with moments of its own, as in the library
-      const pixels = new Float32Array(chosen.length * size);
-      chosen.forEach((picture, i) => pixels.set(picture.crops, i * size));
-      if (view) for (let i = 0; i < pixels.length; i += crop) pixels.subarray(i, i + crop).reverse();
-      const images = new ort.Tensor("float32", pixels, [chosen.length * ROWS, 3, crop, crop]);
-      const alpha = new ort.Tensor("float32", shares.slice(), [shares.length]); // the model's thread keeps what it is given
-      const { scores } = await session.run({ images, alpha });
-      scores.data.forEach((value, i) => { sums[Math.floor(i / ROWS)] += value / ROWS / views; });
-    }
-    return sums;
+  const { crop } = model, size = ROWS * 3 * crop * crop;
+  const ofView = async (thread, view) => { // each with moments of its own, as in the library
+    const pixels = new Float32Array(chosen.length * size);
+    chosen.forEach((picture, i) => pixels.set(picture.crops, i * size));
+    if (view) for (let i = 0; i < pixels.length; i += crop) pixels.subarray(i, i + crop).reverse();
+    return ask(thread, "score", { pixels, shape: [chosen.length * ROWS, 3, crop, crop], shares }, [pixels.buffer]);
   };
-  return (turn = turn.then(run, run)); // the model takes one call at a time
+  const run = async () => {
+    const views = await Promise.all(threads.map(ofView)); // at the same time
+    const mean = (i) => views.flatMap((scores) => [...scores.slice(i * ROWS, (i + 1) * ROWS)]).reduce((a, b) => a + b) / ROWS / views.length;
+    return chosen.map((_, i) => mean(i));
+  };
+  return (turn = turn.then(run, run));
 }
 
 /** Share α in the first layers, as many as the reader chose, and 0 in the others. */
@@ -231,6 +240,6 @@ on("table", "click", ({ target: { dataset: { key } } }) => {
   show();
 });
 addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", (event) => { event.preventDefault(); if (session) take(event.dataTransfer.files); });
+addEventListener("drop", (event) => { event.preventDefault(); if (model) take(event.dataTransfer.files); });
 part("serve").hidden = true;
 part("tool").hidden = false;

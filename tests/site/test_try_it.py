@@ -170,6 +170,48 @@ def test_own_pictures_are_reduced_and_scored_and_others_named(trial, tmp_path):
     assert [row[1] for row in rows] == pytest.approx(trial.expected(2 / 18), abs=1e-2)
 
 
+def test_both_views_have_a_thread_of_their_own_under_the_policy_of_the_page(trial):
+    """A text is not run as code in them."""
+    runs = """() => new Promise((done) => {
+        setTimeout("self.ran = true");
+        setTimeout(() => done(self.ran === true), 300);
+    })"""
+    assert [worker.evaluate(runs) for worker in trial.page.workers] == [False, False]
+
+
+@pytest.fixture(scope="module")
+def five_photographs(tmp_path_factory):
+    """Of 12 megapixels each, with grain, so that they take long to decode."""
+    folder, generator = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    grain = generator.normal(0, 4, (3000, 4000, 1)).astype(np.float32)
+    files = []
+    for i in range(5):
+        scene = Image.fromarray(generator.integers(0, 256, (30, 40, 3), np.uint8)).resize((4000, 3000))
+        files.append(folder / f"{i}.jpg")
+        Image.fromarray((np.asarray(scene) + grain).clip(0, 255).astype(np.uint8)).save(files[-1], quality=92)
+    return files
+
+
+def test_five_photographs_of_a_phone_take_ten_seconds_of_two_processors(trial, browser, five_photographs):
+    """In processor time, which other programs hardly change; half as much again for slower machines."""
+    if browser.browser_type.name != "chromium":
+        pytest.skip("only Chromium tells its processor time")
+    session = browser.new_browser_cdp_session()
+
+    def used() -> float:
+        return sum(process["cpuTime"] for process in session.send("SystemInfo.getProcessInfo")["processInfo"])
+
+    trial.page.locator("#try-clear").click()
+    trial.wait("No pictures yet")
+    before = used()
+    trial.page.locator("#try-files").set_input_files(five_photographs)
+    trial.wait("5 pictures are scored")
+    assert used() - before < 30
+    rows = list(trial.table().values())
+    assert [row[0] for row in rows] == pytest.approx(trial.expected(0.0), abs=1e-2)
+    assert [row[1] for row in rows] == pytest.approx(trial.expected(5 / 21), abs=1e-2)
+
+
 def test_headings_sort_the_table(trial):
     button = trial.page.locator("#try-table th button", has_text="Source")
     for expected in ("descending", "ascending"):

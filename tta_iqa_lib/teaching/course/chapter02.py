@@ -155,7 +155,8 @@ def _five_taps(images: torch.Tensor, severity: torch.Tensor, generator: torch.Ge
     weights = torch.exp(-(offsets**2) / (2 * (40 * severity.to(images) ** 2 + 1e-6).view(-1, 1) ** 2))
     weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None, None]
     for axis in (2, 3):
-        images = sum(weights[:, k] * images.roll(int(offset), axis) for k, offset in enumerate(offsets))
+        moved = [weights[:, k] * images.roll(int(offset), axis) for k, offset in enumerate(offsets)]
+        images = torch.stack(moved).sum(0)
     return images
 
 

@@ -166,7 +166,8 @@ def _sharpness(images: torch.Tensor) -> torch.Tensor:
 
 def _scorers() -> tuple:
     """The right verdict, a scorer, and what another verdict has not seen."""
-    model = load_source_model()
+    with torch.random.fork_rng(devices=[]):  # a network draws its first weights, which are then replaced
+        model = load_source_model()
     return (
         ("higher is better", model, "this is the book's source model"),
         ("lower is better", lambda x: 100 - 100 * model(x), "the same model as a DMOS: high is bad"),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from tta_iqa_lib.imaging.crops import symmetries
+from tta_iqa_lib.imaging.distortions import distort
 
 GRADES = torch.arange(1, 11, dtype=torch.float64)
 
@@ -80,6 +81,55 @@ def in_place(score, images):
     return value
 
 
+KINDS = ("blur", "jpeg", "noise")
+
+
+def changes(score, images, kinds=KINDS):
+    """(kinds, B): how the score of each picture changes."""
+    worse = [distort(images, kind, 0.7, torch.Generator().manual_seed(1)) for kind in kinds]
+    return torch.stack([score(w) - score(images) for w in worse])
+
+
+def verdict(falls, rises):
+    return "higher is better" if falls else "lower is better" if rises else "do not use"
+
+
+def which_way(score, images, kinds=KINDS, share=0.75):
+    found = changes(score, images, kinds)
+    down, up = ((sign * found > 0).double().mean(1).min() for sign in (-1, 1))
+    return verdict(down >= share, up >= share)
+
+
+def which_way_in_one_batch(score, images):
+    """All copies in one call of the scorer, and counts in NumPy."""
+    kinds = [kind for kind in KINDS for _ in images]
+    worse = distort(images.repeat(3, 1, 1, 1), kinds, 0.7, torch.Generator().manual_seed(2))
+    found = score(torch.cat([images, worse])).numpy().reshape(4, -1)
+    falls, rises = ((compare(found[1:], found[:1])).mean(1) for compare in (np.less, np.greater))
+    return verdict((falls >= 0.75).all(), (rises >= 0.75).all())
+
+
+def pooled(score, images):
+    found = changes(score, images)
+    return verdict((found < 0).double().mean() >= 0.75, (found > 0).double().mean() >= 0.75)
+
+
+EX03_4_WRONG = {
+    "high is bad": lambda score, x: "higher is better" if which_way(score, x) != "do not use" else "do not use",
+    "look at each kind alone": lambda score, x: which_way(score, x, ("blur", "jpeg")),
+    "in each kind by itself": pooled,
+    "sees nothing but": lambda score, x: verdict(*((s * changes(score, x).mean(1) > 0).all() for s in (-1, 1))),
+    "0.5 to everything": lambda score, x: verdict(*((s * changes(score, x) >= 0).all() for s in (-1, 1))),
+    "but brightness": lambda score, x: which_way(score, x, share=0.3),
+    "the book's source model": lambda score, x: which_way(lambda y: -score(y), x),
+    "should be 'higher is better'": lambda score, x: "do not use",
+    "each kind must rise": lambda score, x: verdict(
+        (changes(score, x) < 0).double().mean(1).min() >= 0.75, (changes(score, x) > 0).double().mean() >= 0.75
+    ),
+    "one of the three verdicts": lambda score, x: bool((changes(score, x) < 0).all()),
+    "changed its inputs": lambda score, x: which_way(score, x.mul_(0.9)),
+}
+
 CASES = {
     "ex03_1": (
         [lambda o: o["logits"].softmax(1) @ GRADES, lambda o: o["logits"].softmax(1) @ GRADES.float(), grade_by_hand],
@@ -128,4 +178,5 @@ CASES = {
             "about the axes": lambda score, x: sum(score(v.roll(1, 3)) for v in symmetries(x, 8)) / 8,
         },
     ),
+    "ex03_4": ([which_way, which_way_in_one_batch], EX03_4_WRONG),
 }

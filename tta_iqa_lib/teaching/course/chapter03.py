@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d
 
+from ...imaging.crops import resize_to
+from ...imaging.scenes import PHOTOGRAPHS, photograph
+from ...models.saving import load_source_model
 from .checker import Wrong, checker, close, in_either_precision
 
 
@@ -153,3 +157,54 @@ def ex03_3(average):
         raise Wrong("some views are missing or counted twice: mirroring along both axes is a half turn")
     assert close(torch.stack(twice).mean(0), scores.mean(0))  # four mirrorings, each also turned once: the same eight
     raise Wrong("not the mean over the eight views: turn about the axes (2, 3), by 0 to 3 quarters, each also mirrored")
+
+
+def _sharpness(images: torch.Tensor) -> torch.Tensor:
+    y = images.mean(1)
+    return (4 * y[:, 1:-1, 1:-1] - y[:, :-2, 1:-1] - y[:, 2:, 1:-1] - y[:, 1:-1, :-2] - y[:, 1:-1, 2:]).var((1, 2))
+
+
+def _scorers() -> tuple:
+    """The right verdict, a scorer, and what another verdict has not seen."""
+    with torch.random.fork_rng(devices=[]):  # a network draws its first weights, which are then replaced
+        model = load_source_model()
+    return (
+        ("higher is better", model, "this is the book's source model"),
+        ("lower is better", lambda x: 100 - 100 * model(x), "the same model as a DMOS: high is bad"),
+        ("do not use", _sharpness, "it is sharpness, which rises with noise: look at each kind alone"),
+        ("do not use", lambda x: x.mean((1, 2, 3)), "this scorer sees nothing but brightness"),
+        (
+            "do not use",
+            lambda x: torch.full((len(x),), 0.5),
+            "it says 0.5 to everything: no change is neither up nor down",
+        ),
+        (
+            "do not use",
+            lambda x: model(avg_pool2d(x, 2)),
+            "it is blind to JPEG: count pictures, not the mean of their changes, and in each kind by itself",
+        ),
+        (
+            "do not use",
+            lambda x: -model(avg_pool2d(x, 2)),
+            "turned round, and still blind to JPEG: each kind must rise",
+        ),
+    )
+
+
+@checker("ex03_4")
+@torch.no_grad()
+def ex03_4(which_way):
+    """`which_way(score, images) -> verdict`: is higher better, lower, or should the scorer not be used?"""
+    generator, crops = torch.Generator().manual_seed(34), []
+    for name in PHOTOGRAPHS:
+        image = resize_to(photograph(name), 240)
+        for _ in range(2):
+            y, x = (int(torch.randint(0, length - 95, (), generator=generator)) for length in image.shape[1:])
+            crops.append(image[:, y : y + 96, x : x + 96])
+    images = torch.stack(crops)
+    for verdict, scorer, seen in _scorers():
+        found = which_way(scorer, images)
+        if found not in ("higher is better", "lower is better", "do not use"):
+            raise Wrong(f"expected one of the three verdicts; got {found!r}")
+        if found != verdict:
+            raise Wrong(f"your verdict is {found!r} and should be {verdict!r}: {seen}")

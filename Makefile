@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf slides test test-bridges test-graders matrix audit lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf epub slides test test-bridges test-graders matrix audit lab execute headline fair bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -15,6 +15,9 @@ book: $(READY) ## install, run the short experiment, build the pages into _build
 
 pdf: $(READY) ## the whole book as one file, _build/book.pdf (needs a Chromium)
 	$(BIN)/python book/tools.py pdf
+
+epub: $(READY) ## the whole book for an e-reader, _build/book.epub
+	$(BIN)/python book/tools.py epub
 
 slides: $(READY) ## slides of each chapter, players alive in them, in _build/slides
 	$(BIN)/python book/tools.py slides

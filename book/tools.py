@@ -5,6 +5,7 @@ python book/tools.py check-figures            every figure has alt text and a ca
 python book/tools.py lint                     the chapters keep the rules of CONTRIBUTING.md
 python book/tools.py build                    the static pages, in _build/html
 python book/tools.py pdf                      the same pages as one file, _build/book.pdf
+python book/tools.py epub                     the same sources as an EPUB, _build/book.epub
 python book/tools.py slides                   slides of each chapter, in _build/slides
 python book/tools.py versions SITE            a switch between the versions of the book that lie in a folder of pages
 python book/tools.py vendor                   what the pages need beside themselves (build does it, too)
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 from workshop import ROOT, list_notebooks
+from workshop.ebook import epub
 from workshop.notebooks import check_figures, execute
 from workshop.pages import build
 from workshop.paper import pdf
@@ -30,6 +32,7 @@ def main() -> int:
     commands.add_parser("vendor")
     commands.add_parser("build")
     commands.add_parser("pdf")
+    commands.add_parser("epub")
     commands.add_parser("slides")
     commands.add_parser("check-figures")
     commands.add_parser("lint")
@@ -45,6 +48,8 @@ def main() -> int:
             return build()
         case "pdf":
             return build() or pdf()  # never an older book
+        case "epub":
+            return epub()
         case "slides":
             return build() or slides()
         case "versions":

@@ -1,7 +1,6 @@
 """Chapter 8: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
 import copy
-import math
 
 import numpy as np
 import torch
@@ -182,25 +181,29 @@ EX08_2_WRONG = {
 }
 
 
-def equal_sizes(images, most):
-    count = -(-images // most)
-    return [images // count + (i < images % count) for i in range(count)]
+def there_and_back(loop, A, B):
+    first = loop(A)
+    loop(B)
+    return torch.equal(loop(A), first)
 
 
-def equal_sizes_by_numpy(images, most):
-    return [len(part) for part in np.array_split(np.arange(images), math.ceil(images / most))]
+def with_three_batches(loop, A, B):
+    alone = np.array(loop(A))
+    scores = [np.array(loop(batch)) for batch in (B, A, B, B, A)]
+    return np.array_equal(alone, scores[1]) and (alone == scores[-1]).all()
 
 
 EX08_3_WRONG = {
-    "poor statistics": lambda n, most: [most] * (n // most) + ([n % most] if n % most else []),
-    "never scored": lambda n, most: [most] * max(1, n // most) if n >= most else [n],
-    "scored twice": lambda n, most: [most] * -(-n // most),
-    "too large": lambda n, most: [n],
-    "are enough": lambda n, most: [1] * n,
+    "honest": lambda loop, A, B: torch.equal(loop(A), loop(B)),
+    "an online loop passes": lambda loop, A, B: True,
+    "the batch before": lambda loop, A, B: torch.equal(loop(A), loop(A)),
+    "image by image": lambda loop, A, B: bool((loop(A).mean() - (loop(B), loop(A))[1].mean()).abs() < 1e-5),
+    "millionth": lambda loop, A, B: torch.allclose(loop(A), (loop(B), loop(A))[1]),
+    "True or False": lambda loop, A, B: loop(A) - (loop(B), loop(A))[1],
 }
 
 CASES = {
     "ex08_1": ([episodic_reference, episodic_with_deepcopy, episodic_puts_back], EX08_WRONG),
     "ex08_2": ([borrowed, borrowed_a_copy], EX08_2_WRONG),
-    "ex08_3": ([equal_sizes, equal_sizes_by_numpy], EX08_3_WRONG),
+    "ex08_3": ([there_and_back, with_three_batches], EX08_3_WRONG),
 }

@@ -3,7 +3,11 @@
 import torch
 from torch import nn
 
-from .checker import Wrong, checker
+from ...adaptation.adapter import Adapter
+from ...adaptation.losses import GroupContrastive
+from ...adaptation.rules import Shrink
+from .checker import Wrong, checker, yes_or_no
+from .fresh import hazy_crops, source_model
 
 
 @checker("ex08_1", may_write=True)
@@ -115,21 +119,46 @@ def ex08_2(borrowed):
 
 
 @checker("ex08_3")
-def ex08_3(sizes):
-    """`sizes(images, most) -> [batch sizes]`: as few batches as possible, as equal as possible."""
-    for images, most in ((64, 32), (65, 32), (100, 32), (7, 8), (33, 8), (1, 4)):
-        answer = [int(n) for n in sizes(images, most)]
-        count = -(-images // most)
-        case = f"{images} images, at most {most} a batch"
-        if sum(answer) < images:
-            raise Wrong(f"{case}: some images are never scored; your batches hold {sum(answer)}")
-        if sum(answer) > images:
-            raise Wrong(f"{case}: your batches hold {sum(answer)}, so some images are scored twice")
-        if max(answer) > most:
-            raise Wrong(f"{case}: a batch of {max(answer)} is too large")
-        if len(answer) > count:
-            raise Wrong(f"{case}: {count} batches are enough; you make {len(answer)}")
-        if max(answer) - min(answer) > 1:
-            raise Wrong(
-                f"{case}: your batches are {answer}; the smallest one has poor statistics. Sizes may differ by one at most"
-            )
+def ex08_3(trustworthy):
+    """`trustworthy(loop, A, B) -> bool`: does a batch get the same scores again, bit for bit, after another one?"""
+    A, B = hazy_crops(16, seed=83)[0].split(8)
+    adapter = Adapter(source_model(), [GroupContrastive()], Shrink(16))
+    batches = []
+
+    def honest(batch):
+        return adapter(batch)
+
+    def drifts(batch):
+        """Grows by less than anybody would see, with each batch."""
+        batches.append(batch)
+        return adapter(batch) + 1e-6 * len(batches)
+
+    def remembers(batch):
+        """Forgets only where it sees the same batch twice in a row."""
+        last = batches[-1] if batches else batch
+        batches.append(batch)
+        return adapter(batch) + 0.01 * float((last - batch).abs().mean())
+
+    def swaps(batch):
+        """Its mean score stays, its single scores do not."""
+        batches.append(batch)
+        return adapter(batch).roll(len(batches))
+
+    def verdict(loop):
+        batches.clear()
+        answer = trustworthy(loop, A, B)
+        return yes_or_no(answer)
+
+    if not verdict(honest):
+        raise Wrong(
+            "an honest episodic `Adapter` is refused: compare the scores of A with those of A, not with those of B"
+        )
+    with adapter.online():
+        if verdict(honest):
+            raise Wrong("an online loop passes, which carries γ, β and moments from each batch to the next")
+    if verdict(remembers):
+        raise Wrong("a loop passes that remembers the batch before: score A, then another batch, then A again")
+    if verdict(swaps):
+        raise Wrong("a loop passes that gives A the same mean score, but not the same scores: compare image by image")
+    if verdict(drifts):
+        raise Wrong("a loop passes whose scores grow by a millionth with each batch: bit for bit means torch.equal")

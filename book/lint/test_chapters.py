@@ -10,7 +10,7 @@ from workshop.chapters import CHAPTERS, read
 
 
 def test_all_chapters_are_there_and_in_the_table_of_contents():
-    assert set(CHAPTERS) == set(range(1, 13))
+    assert set(CHAPTERS) == set(range(1, 14))
     contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     listed = re.findall(r"book/(\d\d_\w+)", contents)
     assert listed == [path.stem for path in CHAPTERS.values()]

@@ -57,7 +57,7 @@ WITHOUT_A_NAME = {
     "eq-three-parts": "exercise 4.2",
     "eq-weight": "a derivative, which autograd takes",
     "eq-negatives": "likewise",
-    "eq-merge": "exercise 11.1",
+    "eq-merge": "exercise 13.1",
 }
 
 

@@ -1,4 +1,4 @@
-"""The four commands of chapter 11 that repeat the paper's protocol, word for word: networks with random weights, databases
+"""The four commands of chapter 13 that repeat the paper's protocol, word for word: networks with random weights, databases
 of eight pictures each in the official layouts."""
 
 import csv
@@ -23,7 +23,7 @@ from tta_iqa_lib.apps.loading import load_model  # noqa: E402
 from tta_iqa_lib.experiments.methods import METHODS  # noqa: E402
 from tta_iqa_lib.experiments.published import Published  # noqa: E402
 
-CHAPTER = json.loads((Path(__file__).parents[2] / "book" / "11_real.ipynb").read_text(encoding="utf-8"))
+CHAPTER = json.loads((Path(__file__).parents[2] / "book" / "13_scale.ipynb").read_text(encoding="utf-8"))
 PROSE = "\n".join("".join(cell["source"]) for cell in CHAPTER["cells"] if cell["cell_type"] == "markdown")
 COMMANDS = re.findall(r"^tta-iqa (evaluate .*--model pyiqa:\S+.*)$", PROSE.replace("\\\n", " "), re.MULTILINE)
 NAMES = [re.search(r"pyiqa:(\S+)", command)[1] for command in COMMANDS]

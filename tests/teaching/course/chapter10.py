@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tta_iqa_lib.experiments.analysis import holm
+import tta_iqa_lib as tta
 
 
 def calibrate_in_place(ratios, share):
@@ -21,34 +21,71 @@ EX10_1_WRONG = {
 }
 
 
-def holm_by_hand(p_values):
-    out, largest = {}, 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        out[i] = largest
-    return [out[i] for i in range(len(p_values))]
+def first_layer(model, images):
+    """The ratios of means and variances; none for a batch that is too small."""
+    if len(images) < 4:
+        return 0.0, 0.0
+    shift = tta.Adapter(model).run(images).shift
+    return tuple(distance / noise for distance, noise in next(iter(shift.values())))
 
 
-def holm_without_a_limit(p_values):
-    out, largest = {}, 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, p_values[i] * (len(p_values) - rank))
-        out[i] = largest
-    return [out[i] for i in range(len(p_values))]
+def said(means, variances):
+    return "adapt" if means >= 10 else "look" if variances >= 10 else "leave"
 
 
-def holm_in_place(p_values):
-    answer = holm(p_values)
-    p_values.sort()
-    return answer
+def advise(model, images, cameras, ratios=first_layer, answer=said):
+    cameras = np.array(cameras)
+    return {str(c): answer(*ratios(model, images[torch.tensor(cameras == c)])) for c in np.unique(cameras)}
+
+
+def advise_by_hand(model, images, cameras):
+    """The ratios from the activations, as the chapter writes them."""
+    answers = {}
+    for camera in set(cameras):
+        rows = [i for i, c in enumerate(cameras) if c == camera]
+        answers[camera] = "leave"
+        if len(rows) >= 4:
+            with torch.no_grad():
+                x = model.features[0]((images[rows] - model.mean) / model.std)
+            source = tta.adaptation.Moments(model.features[1].running_mean, model.features[1].running_var)
+            measured = tta.adaptation.measure(x)
+            means, variances = (
+                float(distance[0] / noise[0])
+                for distance, noise in (
+                    tta.adaptation.mean_shift(source, measured),
+                    tta.adaptation.variance_shift(source, measured),
+                )
+            )
+            answers[camera] = said(means, variances)
+    return answers
+
+
+def all_together(model, images, cameras):
+    return dict.fromkeys(cameras, said(*first_layer(model, images)))
+
+
+def by_the_last_layer(model, images):
+    shift = list(tta.Adapter(model).run(images).shift.values())
+    return tuple(distance / noise for distance, noise in shift[-1]) if len(images) > 3 else (0.0, 0.0)
+
+
+def by_hand_from_two(model, images):
+    gate = tta.ShiftGate(min_images=2)
+    shift = tta.Adapter(model, losses=(), statistics=tta.Source(), gate=gate).run(images).shift
+    return tuple(distance / noise for distance, noise in next(iter(shift.values())))
 
 
 EX10_2_WRONG = {
-    "changed its inputs": holm_in_place,
-    "Bonferroni": lambda p: [min(1, len(p) * x) for x in p],
-    "order": lambda p: sorted(holm(p)),
-    "at most 1": holm_without_a_limit,
-    "never gets a smaller": lambda p: [min(1, x * (len(p) - sorted(p).index(x))) for x in p],
+    "one answer": all_together,
+    "not one to leave": lambda *a: advise(*a, answer=lambda m, v: "adapt" if m >= 10 else "leave"),
+    "a case to look at": lambda *a: advise(*a, answer=lambda m, v: "adapt" if max(m, v) >= 10 else "leave"),
+    "three pictures": lambda *a: advise(*a, ratios=by_hand_from_two),
+    "ratios are near 1": lambda *a: advise(
+        *a, answer=lambda m, v: "adapt" if m >= 10 else "look" if v >= 0.2 else "leave"
+    ),
+    "films at dusk": lambda *a: advise(*a, answer=lambda m, v: "look" if max(m, v) >= 10 else "leave"),
+    "an answer for each camera": lambda *a: list(advise(*a).values()),
+    "the answers are": lambda *a: advise(*a, answer=lambda m, v: bool(m >= 10)),
 }
 
 
@@ -80,6 +117,6 @@ EX10_3_WRONG = {
 
 CASES = {
     "ex10_1": ([lambda r, s: np.quantile(r, 1 - s), lambda r, s: np.sort(r)[-round(s * len(r))]], EX10_1_WRONG),
-    "ex10_2": ([holm, holm_by_hand], EX10_2_WRONG),
+    "ex10_2": ([advise, advise_by_hand], EX10_2_WRONG),
     "ex10_3": ([chance, chance_in_torch], EX10_3_WRONG),
 }

@@ -1,140 +1,53 @@
 """Chapter 11: for each exercise right answers of different make, and typical wrong ones by what the checker must say."""
 
-import csv
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
+
+import tta_iqa_lib as tta
 
 
-def merge(counts, means, deviations, around=None, between=True):
-    there = counts > 0
-    n, means, deviations = counts[there], means[there], deviations[there]
-    share = (n / n.sum())[:, None]
-    mean = (share * means).sum(0)
-    centre = mean if around is None else means.mean(0)
-    within = torch.where(n[:, None] > 1, deviations**2 * (n - 1)[:, None] / n[:, None], 0.0)
-    return mean, (share * (within + between * (means - centre) ** 2)).sum(0)
+def middle(picture, size):
+    top, left = ((length - size) // 2 for length in picture.shape[1:])
+    return picture[:, top : top + size, left : left + size]
 
 
-def merge_by_sums(counts, means, deviations):
-    total = first = second = 0
-    for n, mean, deviation in zip(counts.tolist(), means.numpy(), deviations.numpy(), strict=True):
-        if n:
-            total, first = total + n, first + n * mean
-            second = second + n * mean**2 + (n - 1) * np.nan_to_num(deviation) ** 2
-    return first / total, second / total - (first / total) ** 2
+def score_folder(model, files, crop=middle):
+    result = tta.Adapter(model).run(torch.stack([crop(tta.read_image(file), model.crop) for file in files]))
+    return result.scores, result.decision
 
 
-def merge_one_by_one(counts, means, deviations):
-    n, mean, squares = 0.0, torch.zeros(4), torch.zeros(4)
-    for m, other, deviation in zip(counts, means, deviations, strict=True):
-        if m > 0:
-            step = other - mean
-            both = n + m
-            squares = squares + n * m / both * step**2
-            if m > 1:
-                squares = squares + (m - 1) * deviation**2
-            mean, n = mean + m / both * step, both
-    return mean, squares / n
+def score_with_the_library(model, files):
+    crops = [tta.imaging.read_crops(file, model.crop, 1) for file in files]
+    result = tta.Adapter(model).run(torch.cat(crops))
+    return result.scores.tolist(), result.decision
 
 
-def merge_in_place(counts, means, deviations):
-    answer = merge(counts, means, deviations)
-    means[0] = answer[0]
-    return answer
+def squashed(picture, size):
+    return interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
-def keeps_nan(counts, means, deviations):
-    share = (counts / counts.sum())[:, None]
-    mean = (share * means).sum(0)
-    return mean, (share * (deviations**2 * (1 - 1 / counts[:, None]) + (means - mean) ** 2)).sum(0)
+def one_by_one(model, files):
+    return [float(score_folder(model, [file])[0]) for file in files], "adapted"
 
 
-def merge_with(change):
-    """With another variance within, from counts (S, 1) and deviations (S, C)."""
-
-    def answer(counts, means, deviations):
-        mean = merge(counts, means, deviations)[0]
-        share = (counts / counts.sum())[:, None]
-        return mean, (share * (change(counts[:, None], deviations) + (means - mean) ** 2)).sum(0)
-
-    return answer
-
-
-def drops_single_numbers(counts, means, deviations):
-    return merge(torch.where(counts > 1, counts, 0.0), means, deviations)
-
-
-def counts_single_numbers_as_nan(counts, means, deviations):
-    there = counts > 0
-    return keeps_nan(counts[there], means[there], deviations[there])
-
-
-def unbiased(counts, means, deviations):
-    mean, var = merge(counts, means, deviations)
-    return mean, var * counts.sum() / (counts.sum() - 1)
+def by_the_source(model, files):
+    adapter = tta.Adapter(model, losses=(), statistics=tta.Source(), views=model.views)
+    return adapter(torch.stack([middle(tta.read_image(file), model.crop) for file in files])), "source"
 
 
 EX11_1_WRONG = {
-    "counts once": lambda n, m, s: (m.mean(0), (s**2).mean(0)),
-    "variances were averaged": lambda *a: merge(*a, between=False),
-    "around the merged mean": lambda *a: merge(*a, around="plain"),
-    "square them first": merge_with(lambda n, s: s),
-    "divides by n − 1": merge_with(lambda n, s: s**2),
-    "unbiased": unbiased,
-    "the standard deviation": lambda *a: (merge(*a)[0], merge(*a)[1].sqrt()),
-    "turns everything into NaN": keeps_nan,
-    "deviation of NaN": counts_single_numbers_as_nan,
-    "single number counts": drops_single_numbers,
-    "changed its inputs": merge_in_place,
-    "must change nothing": lambda n, m, v: [part / (1 + (n == 0).sum()) for part in merge(n, m, v)],
-    "for each channel": lambda *a: [part.mean() for part in merge(*a)],
-    "not that of all numbers": lambda n, m, v: ((n[:, None] * m).nansum(0), merge(n, m, v)[1]),
-}
-
-
-def rows_of(folder):
-    with (Path(folder) / "subjective.csv").open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.DictReader(lines) if row["dmos"]]
-
-
-def read(folder, turn=lambda x: -x, folder_too=True, column="dmos"):
-    rows = rows_of(folder)
-    root = Path(folder) if folder_too else Path()
-    return [root / row["picture"] for row in rows], np.array([turn(float(row[column])) for row in rows])
-
-
-def read_by_hand(folder):
-    head, *lines = (Path(folder) / "subjective.csv").read_text().splitlines()
-    dmos, picture = (head.split(",").index(name) for name in ("dmos", "picture"))
-    rows = [row for row in csv.reader(lines) if row and row[dmos].strip()]
-    return [Path(folder, row[picture]) for row in rows], torch.tensor([100 - float(row[dmos]) for row in rows])
-
-
-def read_all(folder):
-    with (Path(folder) / "subjective.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return [Path(folder) / r["picture"] for r in rows], [-float(r["dmos"] or 0) for r in rows]
-
-
-def read_sorted(folder):
-    paths, scores = read(folder)
-    order = np.argsort([str(p) for p in paths])
-    return [paths[i] for i in order], scores[order]
-
-
-EX11_2_WRONG = {
-    "still worse": lambda folder: read(folder, lambda x: x),
-    "bent or stretched": lambda folder: read(folder, lambda x: 1 / (1 + x)),
-    "relative to the table's folder": lambda folder: read(folder, folder_too=False),
-    "has no opinion": read_all,
-    "order has changed": read_sorted,
-    "numbers of observers": lambda folder: read(folder, lambda x: x, column="observers"),
-    "not numbers": lambda folder: (read(folder)[0], ["-12,5", "-0", "-61,25"]),
-    "do not belong": lambda folder: (read(folder)[0], read(folder)[1][::-1]),
-    "`pathlib.Path`s": lambda folder: ([str(p) for p in read(folder)[0]], read(folder)[1]),
+    "squashed": lambda *a: score_folder(*a, crop=squashed),
+    "upper left corner": lambda *a: score_folder(*a, crop=lambda picture, size: picture[:, :size, :size]),
+    "a file alone": one_by_one,
+    "the source model's scores": by_the_source,
+    "order is not": lambda model, files: score_folder(model, files[::-1]),
+    "as `Adapter.run` tells it": lambda *a: (score_folder(*a)[0], True),
+    "two things": lambda *a: score_folder(*a)[0],
+    "one score a file": lambda *a: (score_folder(*a)[0].mean(), "adapted"),
+    "not the scores of the middle crops": lambda *a: score_folder(*a, crop=lambda p, size: middle(p, size).flip(0)),
 }
 
 
@@ -160,7 +73,7 @@ def crowded(length, size):
     return sorted({round(i * (length - size) / 11) for i in range(12)})
 
 
-EX11_3_WRONG = {
+EX11_2_WRONG = {
     "beyond the picture": lambda *a: tile(*a, along=lambda n, s: range(0, n, s)),
     "edges are left out": lambda *a: tile(*a, along=lambda n, s: range(0, n - s + 1, s)),
     "not spread evenly": lambda *a: tile(*a, along=pushed_back),
@@ -175,8 +88,59 @@ EX11_3_WRONG = {
     "start at (0, 0)": lambda h, w, s: tile(h, w, s)[1:] if h > s else tile(h, w, s),
 }
 
+
+def share_in_order(score, images, kind, severities):
+    versions = [images, *(tta.distort(images, kind, severity) for severity in severities)]
+    scores = score(torch.cat(versions)).view(len(versions), len(images))
+    pairs = [scores[a] - scores[b] for a in range(len(versions)) for b in range(a + 1, len(versions))]
+    return float(torch.cat(pairs).sign().mean() / 2 + 0.5)
+
+
+def share_picture_by_picture(score, images, kind, severities):
+    versions = torch.stack([images, *(tta.distort(images, kind, s) for s in severities)], 1)
+    scores = score(versions.flatten(0, 1)).view(len(images), -1).tolist()
+    won, count = 0.0, 0
+    for own in scores:
+        for i, better in enumerate(own):
+            for worse in own[i + 1 :]:
+                won, count = won + (better > worse) + 0.5 * (better == worse), count + 1
+    return won / count
+
+
+def share_by(compare):
+    def answer(score, images, kind, severities):
+        versions = [images, *(tta.distort(images, kind, severity) for severity in severities)]
+        return float(compare(score(torch.cat(versions)).view(len(versions), len(images))))
+
+    return answer
+
+
+def in_several_calls(score, images, kind, severities):
+    return share_in_order(lambda x: torch.cat([score(part) for part in x.split(len(images))]), images, kind, severities)
+
+
+def pairs_of(scores, strict=False):
+    rows, columns = torch.triu_indices(len(scores), len(scores), 1)
+    difference = scores[rows] - scores[columns]
+    return (difference > 0).float().mean() if strict else difference.sign().mean() / 2 + 0.5
+
+
+def all_pictures(scores):
+    rows, columns = torch.triu_indices(len(scores), len(scores), 1)
+    return (scores[rows][:, :, None] - scores[columns][:, None]).sign().mean() / 2 + 0.5
+
+
+EX11_3_WRONG = {
+    "turned round": share_by(lambda scores: 1 - pairs_of(scores)),
+    "several calls": in_several_calls,
+    "counts half": share_by(lambda scores: pairs_of(scores, strict=True)),
+    "neighbouring versions": share_by(lambda scores: (scores[:-1] - scores[1:]).sign().mean() / 2 + 0.5),
+    "*one* picture": share_by(all_pictures),
+    "sees every change": share_by(lambda scores: scores.mean()),
+}
+
 CASES = {
-    "ex11_1": ([merge, merge_by_sums, merge_one_by_one], EX11_1_WRONG),
-    "ex11_2": ([read, read_by_hand], EX11_2_WRONG),
-    "ex11_3": ([tile, tile_in_torch], EX11_3_WRONG),
+    "ex11_1": ([score_folder, score_with_the_library], EX11_1_WRONG),
+    "ex11_2": ([tile, tile_in_torch], EX11_2_WRONG),
+    "ex11_3": ([share_in_order, share_picture_by_picture], EX11_3_WRONG),
 }

@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
+from torch import nn
 
+from ...adaptation.adapter import Adapter
+from ...adaptation.rules import Batch
+from ...models.quality import QualityModel
 from .checker import Wrong, checker, near
 
 
@@ -91,33 +95,64 @@ def ex09_2(share):
 
 
 @checker("ex09_3")
-def ex09_3(report):
-    """`report(table, development) -> (setting, mean SRCC)`: chosen on one target, reported on the others."""
-    table = {
-        "lr 1e-4": {"dusk": 0.70, "haze": 0.66, "cast": 0.61, "dark": 0.50},
-        "lr 1e-3": {"dusk": 0.74, "haze": 0.60, "cast": 0.62, "dark": 0.40},
-        "lr 1e-2": {"dusk": 0.60, "haze": 0.72, "cast": 0.64, "dark": 0.55},
-    }
-    answer = report(table, "dusk")
-    try:
-        setting, value = answer
-        value = float(value)
-    except (TypeError, ValueError):
-        raise Wrong("return two things: the name of the setting, and its mean SRCC") from None
-    if setting == "lr 1e-2":
-        raise Wrong("this setting was chosen by the targets that you report: the number flatters you")
-    if setting != "lr 1e-3":
-        raise Wrong("choose the setting with the highest SRCC on the development target")
-    if near(value, (0.74 + 0.60 + 0.62 + 0.40) / 4):
-        raise Wrong("the development target is in the mean; it was used to choose, so it cannot judge")
-    if near(value, (0.72 + 0.64 + 0.55) / 3):
-        raise Wrong("this is the best setting of each target; nobody could know it beforehand")
-    if near(value, 0.74):
-        raise Wrong("this is the SRCC on the development target itself; report the others")
-    for wrong, name in ((0.60, "median"), (0.51, "middle of the range"), (0.40, "worst"), (0.62, "best")):
-        if near(value, wrong):
-            raise Wrong(f"this is the {name} of the other targets' SRCC; the mean is asked for")
-    if not near(value, 0.54):
-        raise Wrong(f"the mean over the other three targets is .54; yours is {value:.3f}")
-    if report({"only": {"a": 0.5, "b": 0.7, "c": 0.1}}, "c")[0] != "only":
-        raise Wrong("the development target is the second argument, not always 'dusk'")
+def ex09_3(verdict):
+    """`verdict(adapter, images, quality, contents) -> "gain", "loss" or "cannot tell"`: of the loss, over its matched control."""
+    generator = np.random.default_rng(93)
+    contents = np.repeat(np.arange(12), 8)
+    red, green, blue = generator.normal(0.5, 0.1, (3, 96))
+    quality = red + 0.05 * generator.normal(size=96)
+
+    def asked(pull, loud=1.0, green=green, quality=quality, lr=0.25):
+        """Of a loss that turns each channel down, or up where `pull` is below zero."""
+        pixels = torch.tensor(np.stack([red, green, blue], 1).clip(0, 1), dtype=torch.float32)
+        weights = torch.tensor(pull)
+
+        def loss(context):
+            return (context.features["clean"].square().mean(0) * weights).sum()
+
+        adapter = Adapter(_scorer(loud), losses=[loss], statistics=Batch(), lr=lr)
+        images = pixels[:, :, None, None].expand(-1, -1, 4, 4).contiguous()
+        return verdict(adapter, images, quality, contents)
+
+    answer = asked([-1.0, 1.0, 1.0])
+    if not (isinstance(answer, str) and answer in ("gain", "loss", "cannot tell")):
+        raise Wrong(f"the answers are 'gain', 'loss' and 'cannot tell'; got {answer!r}")
+    if answer != "gain":
+        raise Wrong(
+            "this loss turns down the two channels that do not matter, and the order gets clearly better: a gain"
+        )
+    if asked([1.0, -1.0, -1.0]) != "loss":
+        raise Wrong("this loss turns down the one channel that matters: below its control, and clearly so")
+    if asked([0.0, 0.0, 0.0], loud=8.0) != "cannot tell":
+        raise Wrong(
+            "this loss does nothing: the gain over the source is the statistics'. Compare with the matched control"
+        )
+    of_content, other = generator.normal(size=(2, 12))
+    of_content, other = ((part - part.mean()) / part.std() for part in (of_content, other))
+    other -= of_content * (other @ of_content) / 12
+    lucky = 0.5 + 0.1 * (0.75 * of_content + 0.66 * other / other.std())[contents]
+    if asked([0.0, -1.0, 0.0], 1.0, lucky, quality + 0.12 * of_content[contents], 0.15) != "cannot tell":
+        raise Wrong("twelve contents are twelve witnesses, not ninety-six: draw contents, and the interval holds zero")
+
+
+class _Channels(nn.Module):
+    """The mean of each colour, normalised: (B, 3, H, W) → (B, 3)."""
+
+    def __init__(self, variance: torch.Tensor):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.norm.running_mean = torch.full((3,), 0.5)
+        self.norm.running_var = variance
+
+    def forward(self, x):
+        return self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def _scorer(loud: float) -> QualityModel:
+    """The sum of the three channels; blue counts `loud` times too much under the source's moments."""
+    with torch.random.fork_rng(devices=[]):  # a new layer draws from the reader's generator
+        regressor = nn.Linear(3, 1)
+    nn.init.ones_(regressor.weight)
+    nn.init.zeros_(regressor.bias)
+    features = _Channels(0.01 * torch.tensor([1.0, 1.0, loud**-2]))
+    return QualityModel(features, regressor, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)).eval()

@@ -1,7 +1,11 @@
 """Chapter 10, when not to adapt: its checkers."""
 
 import numpy as np
+import torch
 
+from ...datasets.tinyshift import tinyshift
+from ...imaging.distortions import distort
+from ...models.saving import load_source_model
 from .checker import Wrong, checker, near
 
 
@@ -26,24 +30,50 @@ def ex10_1(calibrate):
 
 
 @checker("ex10_2")
-def ex10_2(correct):
-    """`correct(p_values) -> corrected`: Holm's step-down rule, in the order of the input."""
-    cases = [[0.01, 0.04, 0.03, 0.005], [0.2, 0.001], [0.02, 0.02, 0.02], [0.6, 0.9]]
-    expected = [[0.03, 0.06, 0.06, 0.02], [0.2, 0.002], [0.06, 0.06, 0.06], [1.0, 1.0]]
-    for p_values, right in zip(cases, expected, strict=True):
-        answer = [float(v) for v in correct(p_values)]
-        if near(answer, right, 1e-9):
-            continue
-        count = len(p_values)
-        if len(answer) == count and near(answer, [min(1, p * count) for p in p_values], 1e-9):
-            raise Wrong("this is Bonferroni's rule: valid, but Holm's asks less of all but the smallest p-value")
-        if len(answer) == count and near(sorted(answer), sorted(right), 1e-9):
-            raise Wrong("the values are right, their order is not: answer in the order of the input")
-        if any(v > 1 for v in answer):
-            raise Wrong("a corrected p-value is at most 1")
+def ex10_2(advise):
+    """`advise(model, images, cameras) -> {camera: "adapt", "look" or "leave"}`: four cameras, whose pictures come mixed."""
+    with torch.random.fork_rng(devices=[]):  # new layers draw from the reader's generator
+        model = load_source_model()
+    generator = torch.Generator().manual_seed(102)
+
+    def some(name, count):
+        pixels = tinyshift(name)[0]
+        return pixels[torch.randperm(len(pixels), generator=generator)[:count]]
+
+    parts = {
+        "veranda": distort(some("target/dusk", 14), "dark", 0.3),
+        "yard": some("source/test", 20),
+        "door": distort(some("source/test", 20), "blur", 0.6),
+        "roof": some("target/dusk", 3),
+    }
+    right = {"veranda": "adapt", "yard": "leave", "door": "look", "roof": "leave"}
+    cameras = [name for name, images in parts.items() for _ in images]
+    order = torch.randperm(len(cameras), generator=generator)
+    cameras, images = [cameras[i] for i in order], torch.cat(list(parts.values()))[order]
+    answer = advise(model, images, cameras)
+    if not isinstance(answer, dict) or set(answer) != set(parts):
+        raise Wrong("expected a dictionary with an answer for each camera")
+    if unknown := set(answer.values()) - {"adapt", "look", "leave"}:
+        raise Wrong(f"the answers are 'adapt', 'look' and 'leave'; got {unknown.pop()!r}")
+    if len(set(answer.values())) == 1:
+        raise Wrong("all cameras get one answer: the folder is mixed, so ask for each camera by itself")
+    if answer["roof"] != "leave":
+        raise Wrong("three pictures cannot tell a shift from chance: leave cameras with fewer than four alone")
+    if answer["yard"] != "leave":
+        raise Wrong("one camera has met nothing new, and its pictures come mixed: its ratios are near 1. Leave it")
+    if answer["veranda"] != "adapt":
+        raise Wrong("one camera films at dusk: the means of the first layer lie far beyond chance. Adapt to it")
+    if answer["door"] == "adapt":
         raise Wrong(
-            f"for {p_values} the answer is {right}; yours is {answer}. A larger p-value never gets a smaller answer"
+            "one camera is out of focus. Only the variances see it, and no light has changed: a case to look at"
         )
+    if answer != right:
+        raise Wrong(
+            "one camera's variances lie far beyond chance, its means do not: a case to look at, not one to leave"
+        )
+    two = cameras.index("yard"), cameras.index("veranda")
+    if advise(model, images[list(two)], ["x", "y"]) != {"x": "leave", "y": "leave"}:
+        raise Wrong("a camera with a single picture must be left alone")
 
 
 @checker("ex10_3")

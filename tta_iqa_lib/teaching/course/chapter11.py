@@ -1,4 +1,4 @@
-"""Chapter 11, real databases and many machines: its checkers."""
+"""Chapter 11, your own photographs: its checkers."""
 
 import math
 import tempfile
@@ -6,126 +6,62 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.nn.functional import interpolate
 
+from ...adaptation.adapter import Adapter
+from ...imaging.crops import grid_crops
+from ...imaging.distortions import distort
+from ...imaging.files import read_image
+from ...imaging.scenes import photograph
+from ...models.saving import load_source_model
 from .checker import Wrong, checker, close, near
 
 
 @checker("ex11_1")
-def ex11_1(merge_moments):
-    """`merge_moments(counts, means, deviations) -> (mean, variance)`: compared with the moments of all numbers together."""
-    generator = torch.Generator().manual_seed(111)
-    shards = [
-        offset + scale * torch.randn(n, 4, generator=generator, dtype=torch.float64)
-        for n, offset, scale in ((40, 0.0, 1.0), (8, 5.0, 0.5), (100, -3.0, 2.0))
-    ]
-    everything = torch.cat(shards)
-    counts = torch.tensor([len(s) for s in shards], dtype=torch.float64)
-    means = torch.stack([s.mean(0) for s in shards])
-    deviations = torch.stack([s.std(0) for s in shards])  # with n − 1
-    mean, var = merge_moments(counts, means, deviations)
-    if np.shape(mean) != (4,) or np.shape(var) != (4,):
-        raise Wrong("expected a mean and a variance for each channel, (C,) each")
-    mean, var = (torch.as_tensor(part, dtype=torch.float64) for part in (mean, var))
-    share = (counts / counts.sum())[:, None]
-    if close(mean, means.mean(0)):
-        raise Wrong("every machine counts once in your mean: weigh it by how many numbers it saw")
-    if not close(mean, everything.mean(0)):
-        raise Wrong("the mean is not that of all numbers together: the sum of n_i / n · mean_i")
-    expected = everything.var(0, correction=0)
-    biased = torch.stack([s.var(0, correction=0) for s in shards])
-    for within in (biased, deviations**2):
-        if close(var, within.mean(0)) or close(var, (share * within).sum(0)):
-            raise Wrong("the variances were averaged: the spread between the machines' means is missing")
-        if close(var, (share * (within + (means - means.mean(0)) ** 2)).sum(0)) or close(
-            var, (share * within).sum(0) + ((means - mean) ** 2).mean(0)
-        ):
+def ex11_1(score_folder):
+    """`score_folder(model, files) -> (scores (N,), decision)`: one batch of middle crops, at their own size, adapted to."""
+    with torch.random.fork_rng(devices=[]):  # new layers draw from the reader's generator
+        model = load_source_model()
+    adapter = Adapter(model)
+    names = ("rocket", "flower", "cat", "hopper", "coffee")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.png" for i in range(len(names))]
+        for i, (file, name) in enumerate(zip(files, names, strict=True)):
+            picture = distort(photograph(name)[None, :, 6 * i : 200 + 20 * i, : 230 + 30 * i], "blur", 0.1 * i)
+            pixels = distort(picture, "dark", 0.7)[0].permute(1, 2, 0)
+            Image.fromarray((255 * pixels).round().byte().numpy()).save(file)
+        pictures = [read_image(file) for file in files]
+        answer = score_folder(model, files)
+    crops = torch.cat([grid_crops(picture, model.crop or 96, 1) for picture in pictures])
+    right = adapter.run(crops)
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise Wrong("expected two things: the scores, and the adapter's decision")
+    scores = torch.as_tensor(answer[0], dtype=torch.float32).detach()
+    if scores.shape != (len(files),):
+        raise Wrong(f"expected one score a file, shape ({len(files)},); got {tuple(scores.shape)}")
+    if not near(scores, right.scores, 1e-3):
+        squashed = torch.cat([interpolate(p[None], crops.shape[2:], mode="bilinear", antialias=True) for p in pictures])
+        corner = torch.stack([picture[:, : crops.shape[2], : crops.shape[3]] for picture in pictures])
+        if close(scores, right.source_scores):
             raise Wrong(
-                "the spread between the means must be taken around the merged mean, and weighted by n_i / n as well"
+                "these are the source model's scores: a file alone has nothing to adapt to, so make one batch of all"
             )
-    between = (share * (means - mean) ** 2).sum(0)
-    if close(var, (share * deviations).sum(0) + between):
-        raise Wrong("standard deviations do not add up: square them first")
-    if close(var, (share * deviations**2).sum(0) + between):
+        if near(scores, adapter(squashed.clamp(0, 1)), 1e-3):
+            raise Wrong("these pictures were squashed: cut the crop out of the picture at its own size")
+        if close(scores, adapter(corner)):
+            raise Wrong("these crops come from the upper left corner; take the middle")
+        if close(scores.sort()[0], right.scores.sort()[0]):
+            raise Wrong("the scores are right, their order is not: score i belongs to file i")
         raise Wrong(
-            "torch.std divides by n − 1: a machine's sum of squares is (n_i − 1) · deviation², not n_i times it"
+            "these are not the scores of the middle crops, read by `tta.read_image` and adapted to as one batch"
         )
-    if close(var, everything.var(0)):
-        raise Wrong("this is the unbiased variance, with n − 1; BatchNorm's is biased")
-    if close(torch.as_tensor(var) ** 2, expected):
-        raise Wrong("this is the standard deviation; BatchNorm keeps the variance")
-    if not close(var, expected):
-        raise Wrong("the mean is right, the variance is not: the variance within, plus the spread between the means")
-
-    def with_another(shard):
-        parts = (counts, torch.tensor([float(len(shard))])), (means, shard.mean(0)[None]), (deviations, nan)
-        return merge_moments(*(torch.cat(part) for part in parts))
-
-    nan = torch.full((1, 4), float("nan"), dtype=torch.float64)
-    answer = with_another(everything[:0])
-    if any(np.isnan(np.asarray(part)).any() for part in answer):
-        raise Wrong("a machine without images turns everything into NaN: zero times NaN is NaN, so leave it out first")
-    if not (close(answer[0], mean) and close(answer[1], expected)):
-        raise Wrong("a machine without images must change nothing")
-    one = torch.full((1, 4), 7.0, dtype=torch.float64)
-    answer, together = with_another(one), torch.cat([everything, one])
-    if any(np.isnan(np.asarray(part)).any() for part in answer):
-        raise Wrong("a machine with a single number has a deviation of NaN, as torch.std gives; its variance is 0")
-    if not (close(answer[0], together.mean(0)) and close(answer[1], together.var(0, correction=0))):
-        raise Wrong("a machine with a single number counts: it has a mean, and a variance of 0")
-
-
-TABLE = """observers,dmos,comment,picture
-21,12.5,"late, but fine",b/two.png
-20,,"too few",b/three.png
-25,0,,a/one.png
-23,61.25,,c.png
-
-"""
+    if answer[1] != right.decision:
+        raise Wrong(f"the decision is {right.decision!r}, as `Adapter.run` tells it; yours is {answer[1]!r}")
 
 
 @checker("ex11_2")
-def ex11_2(read_database):
-    """`read_database(folder) -> ([N paths], scores (N,))`, on a table with columns in another order, a gap and an empty line."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "subjective.csv").write_text(TABLE, encoding="utf-8")
-        answer = read_database(folder)
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        raise Wrong("expected two things: a list of paths, and the scores")
-    paths, scores = list(answer[0]), answer[1]
-    expected = [folder / "b/two.png", folder / "a/one.png", folder / "c.png"]
-    dmos = np.array([12.5, 0, 61.25])
-    if any(Path(path).name == "three.png" for path in paths):
-        raise Wrong("'three.png' has no opinion: leave pictures with an empty `dmos` out")
-    if any(not isinstance(path, Path) for path in paths):
-        raise Wrong("the paths must be `pathlib.Path`s")
-    if paths != expected:
-        if paths == [path.relative_to(folder) for path in expected]:
-            raise Wrong("the paths are relative to the table's folder: put that folder before them")
-        if sorted(paths) == sorted(expected):
-            raise Wrong("the order has changed: keep that of the table")
-        raise Wrong(
-            f"expected {len(expected)} paths out of column `picture`; got {len(paths)}: {[p.name for p in paths][:4]}"
-        )
-    try:
-        scores = np.asarray(scores, dtype=float)
-    except ValueError:
-        raise Wrong("the scores are not numbers: a table holds text, turn it into floats") from None
-    if scores.shape != (3,):
-        raise Wrong(f"expected one score a picture, shape (3,); got {scores.shape}")
-    if near(scores, dmos):
-        raise Wrong("higher is still worse: `dmos` counts from perfect upwards, turn its direction")
-    if near(scores, [25, 21, 23]) or near(scores, [21, 25, 23]):
-        raise Wrong("these are the numbers of observers: read columns by name, not by place")
-    change = scores + dmos
-    if not near(change, np.full(3, change[0])):
-        if np.array_equal(np.argsort(scores), np.argsort(-dmos)):
-            raise Wrong("the direction is right, but the scale is bent or stretched: differences must keep their size")
-        raise Wrong("the scores do not belong to these pictures: score i must be that of path i")
-
-
-@checker("ex11_3")
-def ex11_3(tile):
+def ex11_2(tile):
     """`tile(height, width, size) -> (N, 2)`: corners of the fewest rows and columns of crops that cover every pixel, evenly."""
     for height, width, size in ((96, 96, 96), (427, 640, 96), (100, 300, 96), (192, 288, 96), (193, 97, 96)):
         corners = np.asarray(tile(height, width, size))
@@ -172,3 +108,56 @@ def ex11_3(tile):
                 )
         if not np.array_equal(corners, [(top, left) for top in tops for left in lefts]):
             raise Wrong("the crops must come row by row: all of the first row, from left to right, then the next")
+
+
+@checker("ex11_3")
+def ex11_3(share_in_order):
+    """`share_in_order(score, images, kind, severities) -> share`: of the pairs of versions of one picture, in the right order."""
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(113))
+    images = images * torch.linspace(0.3, 1, 6).view(-1, 1, 1, 1)
+
+    def brightness(x):
+        return x.mean((1, 2, 3))
+
+    def stepwise(x):  # sees large changes alone
+        return (brightness(x) * 8).round()
+
+    def in_company(x):  # as scores under the statistics of a batch: they depend on who else is in it
+        return brightness(x) - brightness(x).mean()
+
+    def expected(score, severities, strict=False, within=True, neighbours=False):
+        versions = torch.stack([images, *(distort(images, "dark", s) for s in severities)])
+        scores = score(versions.flatten(0, 1)).unflatten(0, (len(versions), -1))
+        pairs = [(a, b) for a in range(len(scores)) for b in range(a + 1, len(scores)) if b == a + 1 or not neighbours]
+        won = [(scores[a] - scores[b] if within else scores[a][:, None] - scores[b]).sign() for a, b in pairs]
+        return float(
+            torch.cat([w.flatten() for w in won]).gt(0).float().mean() if strict else torch.cat(won).mean() / 2 + 0.5
+        )
+
+    def tried(score, severities):
+        return float(share_in_order(score, images, "dark", severities))
+
+    severities = [0.05, 0.3, 0.6]
+    answer = tried(brightness, severities)
+    if near(answer, 0.0):
+        raise Wrong("the order is turned round: the worse version should score lower")
+    if near(answer, expected(brightness, severities, within=False)):
+        raise Wrong("count pairs of versions of *one* picture: between two pictures nobody knows the right order")
+    if not near(answer, 1.0):
+        raise Wrong(f"for a scorer that sees every change the share is 1; yours is {answer:.3f}")
+    alone = tried(in_company, severities)
+    if not near(alone, 1.0):
+        raise Wrong(
+            "the versions were scored in several calls: a score may depend on its batch, so ask for all at once"
+        )
+    answer = tried(stepwise, severities)
+    if near(answer, expected(stepwise, severities, strict=True)):
+        raise Wrong("a tie is neither right nor wrong: it counts half")
+    if near(answer, expected(stepwise, severities, neighbours=True)):
+        raise Wrong(
+            "these are neighbouring versions only; every two versions of a picture are a pair, the mildest and the worst"
+        )
+    if not near(answer, expected(stepwise, severities)):
+        raise Wrong(
+            f"for a scorer that sees large changes alone it is {expected(stepwise, severities):.3f}; yours is {answer:.3f}"
+        )

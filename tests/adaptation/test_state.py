@@ -4,7 +4,21 @@ import pytest
 import torch
 from helpers import FAST, METHOD, pictures, tiny_model
 
-from tta_iqa_lib.adaptation import DEFAULT_RECIPE, Adapter, Blend, Ema, State, adapt_batch
+from tta_iqa_lib.adaptation import (
+    DEFAULT_RECIPE,
+    Adapter,
+    Batch,
+    Blend,
+    Ema,
+    Inference,
+    Optimisation,
+    Pair,
+    Recipe,
+    RelativeRank,
+    ScoreOrder,
+    State,
+    adapt_batch,
+)
 
 
 def test_a_recipe_is_one_value_that_can_be_printed_and_passed():
@@ -29,3 +43,21 @@ def test_a_state_is_a_value():
 def test_a_bad_answer_of_a_gate_is_an_error(answer):
     with pytest.raises(ValueError, match="a gate must answer"):
         Adapter(tiny_model(), [], gate=lambda result: answer)(pictures(3))
+
+
+def test_old_names_still_work_and_say_the_new_ones():
+    pair = Pair(mild=0.1, severe=0.2)
+    for loss in (RelativeRank, ScoreOrder):
+        with pytest.warns(DeprecationWarning, match="views= is now called copies="):
+            assert loss(views=pair).copies == pair
+    result = Adapter(tiny_model(), statistics=Batch()).run(pictures(3))
+    with pytest.warns(DeprecationWarning, match="statistics_scores is now called initial_scores"):
+        assert result.statistics_scores is result.initial_scores
+
+
+def test_steps_without_a_loss_or_a_parameter_are_an_error():
+    with pytest.raises(ValueError, match="an optimisation needs a loss"):
+        Optimisation(())
+    recipe = Recipe(Inference(Batch()), Optimisation(FAST, params=lambda model: {}))
+    with pytest.raises(ValueError, match="nothing to adapt: no normalisation layer has γ and β; pass params="):
+        adapt_batch(tiny_model(), State(), pictures(4), recipe)

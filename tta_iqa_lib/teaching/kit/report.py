@@ -85,8 +85,9 @@ def alike(
     for a, b in combinations(prints, 2):
         shared = [n for n in prints[a] if n in prints[b] and tuple(prints[a][n]) not in usual]
         if len(shared) >= 2 or (shared and len(assignment.functions) == 1):
-            likeness = mean(SequenceMatcher(None, prints[a][n], prints[b][n], autojunk=False).ratio() for n in shared)
-            if likeness >= least:
+            both = [SequenceMatcher(None, prints[a][n], prints[b][n], autojunk=False) for n in shared]
+            possible = mean(one.quick_ratio() for one in both)  # never less, and found at once: a class has many pairs
+            if possible >= least and (likeness := mean(one.ratio() for one in both)) >= least:
                 pairs.append((a, b, likeness))
     return sorted(pairs, key=lambda pair: -pair[2])
 

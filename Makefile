@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ONE := OMP_NUM_THREADS=1 # a thread for each of two processes: more get in each other's way
 
-.PHONY: help book pdf epub slides test test-bridges test-graders matrix audit lab execute headline fair bench source-model photographs clean
+.PHONY: help book pdf epub slides test test-bridges test-graders matrix coverage mutation audit lab execute headline fair endurance bench source-model photographs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -45,6 +45,15 @@ test-graders: $(READY) ## grade the assignments with nbgrader and otter-grader, 
 matrix: $(READY) ## test the wheel and the sdist on each Python there is, with the newest packages and the oldest
 	$(BIN)/python tests/matrix.py $(MATRIX)
 
+coverage: $(READY) ## which lines and branches of the library no test runs; at least 95 % must be
+	rm -rf _build/coverage
+	$(ONE) $(BIN)/coverage run -m pytest --ignore tests/site -n 2
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+mutation: $(READY) ## put small faults into metrics and adaptation: do tests notice? (MUTATION="--sample 40" for minutes)
+	$(BIN)/python tests/mutation.py $(MUTATION)
+
 audit: ## look the packages of requirements.lock up among the known weaknesses
 	$(PYTHON) -m venv _build/audit
 	_build/audit/bin/python -m pip install --quiet pip-audit
@@ -62,6 +71,9 @@ headline: $(READY) ## run the full experiment into data/results
 fair: $(READY) ## run the fair experiment of chapters 9 and 10 into data/results
 	$(BIN)/tta-iqa experiment recipe fair levers loss-levers faults gc-off gate gate-one-sided \
 		sizes-shuffled sizes-by-content sizes-shuffled-online sizes-by-content-online streams
+
+endurance: $(READY) ## long streams in the six settings of the field, into data/results (minutes)
+	$(BIN)/tta-iqa endurance
 
 bench: $(READY) ## measure what adapting costs on this machine (DEVICE=cuda for a GPU)
 	$(BIN)/tta-iqa bench --device $(or $(DEVICE),cpu)

@@ -111,6 +111,14 @@ def test_half_precision_sampling_errors_are_taken_in_single_precision():
     assert torch.allclose(found, torch.full((1, 2), 5 / 3 / 4), rtol=0, atol=1e-4)
 
 
+def test_the_error_of_a_variance_is_that_of_the_images_spreads_with_the_margin_squared():
+    """By hand: each image's mean square distance from the batch's mean, relative to their mean."""
+    x = series(5)
+    spreads = (x - x.mean((0, 2, 3), keepdim=True)).square().mean((2, 3))  # (5, C)
+    relative = spreads.var(0) / 5 / spreads.mean(0) ** 2
+    assert torch.allclose(measure(x).log_error[0], (1 + 6 / 4) ** 2 * relative, rtol=1e-9)
+
+
 @pytest.mark.parametrize("count", [16, 64])
 def test_what_is_measured_foretells_how_moments_scatter_with_a_margin_for_small_batches(count):
     """Of 500 batches: the scatter of means and of log-variances, with m = 1 + 6 / (B − 1): m times, and m² times."""

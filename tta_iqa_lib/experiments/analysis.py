@@ -34,7 +34,12 @@ def read_results(name: str = "headline") -> dict:
     """
     path = data_folder() / "results" / f"{name}.json"
     if not path.is_file():
-        commands = {"opinions": "opinions PACK", "bench": "bench", "order": "order-study NAME=PATH …"}
+        commands = {
+            "opinions": "opinions PACK",
+            "bench": "bench",
+            "order": "order-study NAME=PATH …",
+            "endurance": "endurance",
+        }
         command = commands.get(name.split("-")[0], f"experiment {name}")
         raise FileNotFoundError(f"no results at '{path}'; `tta-iqa {command}` computes them")
     return json.loads(path.read_text())

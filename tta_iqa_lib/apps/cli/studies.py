@@ -1,4 +1,4 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `pack`, `opinions`, `order-study`,
+"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `endurance`, `pack`, `opinions`, `order-study`,
 `manifest`."""
 
 from __future__ import annotations
@@ -138,6 +138,25 @@ def bench(
         results = run_bench(settings, repeats, fresh)
         write_results(results, file)
     print(f"{table(results)}\nwritten: {file}")
+
+
+@app.command()
+def endurance(
+    images: Annotated[int, typer.Option(help="In the stream, all settings together.", min=36)] = 100_000,
+    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/endurance.json.")] = None,
+) -> None:
+    """Does an adapter last? One long stream of small images in the six settings of the field; minutes on one core."""
+    from ...experiments.analysis import write_results
+    from ...experiments.endurance import run_endurance, table
+    from ...models.saving import data_folder
+
+    results = run_endurance(images)
+    file = out or data_folder() / "results" / "endurance.json"
+    write_results(results, file)
+    print(
+        f"The stretch of each setting that comes off worst; * beyond {results['about']['margin']} below the source:\n"
+    )
+    print(f"{table(results)}\n\nwritten: {file}")
 
 
 @app.command()

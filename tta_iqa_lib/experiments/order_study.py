@@ -117,7 +117,7 @@ def summarise(runs: Sequence[dict], count: int = 1000) -> list[dict]:
     """What following the check would bring. Intervals draw the sets of pictures, each with all its lights.
 
     Returns:
-        [{"what", "way", "value", "low", "high"}]: the "correlation" (SRCC, over the batches) of the check's difference with the
+        Lines with what, way, value, low and high. What is the "correlation" (SRCC, over the batches) of the check's difference with the
         true gain; and the mean gain of adapting "always", "where better" (its interval lies above zero) and "unless worse".
     """
     gain = np.array([run["adapted"] - run["source"] for run in runs])

@@ -17,7 +17,8 @@ import pytest
 from helpers import tiny_scorer
 from PIL import Image
 
-from tta_iqa_lib.apps.journals import Journal, score_open
+from tta_iqa_lib.apps.journals import Journal
+from tta_iqa_lib.apps.resuming import score_open
 from tta_iqa_lib.apps.scorers import Scorer
 from tta_iqa_lib.apps.scoring import Row
 

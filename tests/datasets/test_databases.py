@@ -96,7 +96,7 @@ def test_what_is_no_number_is_an_error_that_names_table_and_line(folder, bad):
 
 def test_a_row_without_its_score_is_an_error(folder):
     table(folder / "Train (Images and MOS).csv", [TRAIN[0], TRAIN[1][:1]])
-    with pytest.raises(DatabaseError, match="line 3: None is not a score"):
+    with pytest.raises(DatabaseError, match="line 3: '' is not a score"):
         layout("biq2021").read(folder)
 
 

@@ -65,7 +65,7 @@ def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
 
 def _image_moments(x: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
     """Mean and variance over the positions of each image: (E·B, C, …) → (E, B, C) each, in single precision at least."""
-    if x.is_cuda or (torch.is_grad_enabled() and x.requires_grad):
+    if x.is_cuda or (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_compiling():
         mean, var = _over_positions(x)
     else:  # A large temporary waits for fresh pages of memory longer than it computes: a few images stay in the cache.
         some = max(1, CACHED // max(1, x[:1].numel()))

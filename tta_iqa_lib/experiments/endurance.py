@@ -183,8 +183,7 @@ def small_source(epochs: int = 8) -> QualityModel:
 def run_endurance(count: int = 100_000) -> dict:
     """Every contestant through one stream of about `count` images, an equal share in each setting.
 
-    Returns:
-        What it is about, and the runs: the dictionaries of `endure`, each with its method. What is done is kept.
+    Gives what it is about, and the runs: the dictionaries of `endure`, each with its method. What is done is kept.
     """
     pool, model = draw_pool(count // len(SETTINGS)), small_source()
     store = Store("endurance", depends_on=["experiments.endurance"], benchmark=fingerprint(), model=model, count=count)

@@ -116,9 +116,9 @@ def _run(adapter: Adapter, images: Tensor, opinions: np.ndarray) -> dict:
 def summarise(runs: Sequence[dict], count: int = 1000) -> list[dict]:
     """What following the check would bring. Intervals draw the sets of pictures, each with all its lights.
 
-    Returns:
-        Lines with what, way, value, low and high. What is the "correlation" (SRCC, over the batches) of the check's difference with the
-        true gain; and the mean gain of adapting "always", "where better" (its interval lies above zero) and "unless worse".
+    Gives lines with what, way, value, low and high. What is the "correlation" (SRCC, over the batches) of the check's
+    difference with the true gain; and the mean gain of adapting "always", "where better" (its interval lies above zero)
+    and "unless worse".
     """
     gain = np.array([run["adapted"] - run["source"] for run in runs])
     sets = np.array([f"{run['part']} {run['batch']}" for run in runs])

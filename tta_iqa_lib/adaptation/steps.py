@@ -28,6 +28,13 @@ def averaged(
     return replace(found, scores=torch.stack([found.scores, *others]).mean(0)) if others else found
 
 
+def on_scale(values: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
+    """`values` on the line that gives the numbers `own` the mean and the spread of `wanted`, over the last dimension."""
+    spread, unit = (part.std(-1, correction=0, keepdim=True) for part in (own, wanted))
+    least = (1e-6 * unit).clamp_min(1e-12)  # rounding is no order
+    return (values - own.mean(-1, keepdim=True)) / spread.maximum(least) * unit + wanted.mean(-1, keepdim=True)
+
+
 @dataclass
 class EpisodeBatch:
     """The episodes that are adapted together: what their passes share.
@@ -98,11 +105,7 @@ class EpisodeBatch:
     def matched(self, scores: Tensor) -> Tensor:
         """(E·B,) → the same with the mean and the spread of the source's scores, episode by episode."""
         own, source = (part.unflatten(0, (self.episodes, -1)) for part in (scores, self.source.scores))
-        spread, wanted = (part.std(1, correction=0, keepdim=True) for part in (own, source))
-        units = (own - own.mean(1, keepdim=True)) / spread.clamp_min(1e-12).maximum(
-            1e-6 * wanted
-        )  # rounding is no order
-        return (units * wanted + source.mean(1, keepdim=True)).flatten()
+        return on_scale(own, own, source).flatten()
 
     def combined(self, scores: Tensor, others: list[Tensor]) -> Tensor:
         """What is returned for scores (E·B,): as they are, or on the source's scale and averaged with `others`."""

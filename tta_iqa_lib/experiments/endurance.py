@@ -206,14 +206,19 @@ def _told(contestant: Contestant) -> dict[str, str]:
     return {name: repr(value) for name, value in settings.items()}
 
 
+def worst(results: dict, method: str, setting: str) -> tuple[float, str]:
+    """The stretch that comes off worst: adapted minus source, SRCC, and its domain."""
+    rows = [run for run in results["runs"] if (run["method"], run["setting"]) == (method, setting)]
+    return min((run["adapted"] - run["source"], run["domain"]) for run in rows)
+
+
 def table(results: dict) -> str:
     """By method and setting: the stretch that comes off worst, adapted minus source, marked where it is beyond the margin."""
     lines = [f"{'SRCC, adapted − source':28s}" + "".join(f"{setting:>22s}" for setting in SETTINGS)]
     for method in dict.fromkeys(run["method"] for run in results["runs"]):
         line = f"{method:28s}"
         for setting in SETTINGS:
-            rows = [run for run in results["runs"] if (run["method"], run["setting"]) == (method, setting)]
-            change, domain = min((run["adapted"] - run["source"], run["domain"]) for run in rows)
+            change, domain = worst(results, method, setting)
             beyond = "*" if change < -results["about"]["margin"] else " "
             line += f"{f'{change:+.3f}{beyond} {domain:8s}':>22s}"
         lines.append(line)

@@ -15,13 +15,11 @@ from ..adaptation.passes import Layout
 from ..adaptation.rules import Carried, Source
 from ..adaptation.state import State
 from ..adaptation.stateless import Stateless
-from ..adaptation.steps import averaged
+from ..adaptation.steps import averaged, on_scale
+from ..imaging.albums import KINDS, SEVERITIES
 from ..imaging.checks import as_tuple, check_number
 from ..imaging.distortions import distort
-from ..metrics import Interval, resamples
-
-KINDS = ("blur", "jpeg", "noise")
-SEVERITIES = (0.35, 0.7)
+from ..metrics import Interval, bootstrap
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def order_check(
     adapter: Adapter,
     images: Tensor,
     kinds: Sequence[str] = KINDS,
-    severities: Sequence[float] = SEVERITIES,
+    severities: Sequence[float] = SEVERITIES[1:],
     together: bool = False,
     groups: Sequence[Hashable] | None = None,
     seed: int = 0,
@@ -106,8 +104,10 @@ def order_check(
         _shares(rising * scores.unflatten(0, (len(levels) + 1, pictures, crops)).mean(2))
         for scores in (source, adapted)
     ]
-    rows = list(resamples(pictures, labels, 1000, seed))
-    intervals = [_interval(values, rows) for values in (*shares, shares[1] - shares[0])]
+    intervals = [
+        bootstrap(lambda rows, values=values: float(values[rows].mean()), pictures, labels, seed=seed)
+        for values in (*shares, shares[1] - shares[0])
+    ]
     return OrderCheck(*intervals, pairs=pictures * len(levels) * (len(levels) + 1) // 2, decision=decision)
 
 
@@ -115,11 +115,6 @@ def _shares(scores: Tensor) -> np.ndarray:
     """(K, pictures), higher is better, from the best version to the worst → of each picture, the share of pairs in order."""
     first, second = torch.triu_indices(len(scores), len(scores), 1)
     return ((scores[first] - scores[second]).sign().double().mean(0) / 2 + 0.5).cpu().numpy()
-
-
-def _interval(values: np.ndarray, rows: list[np.ndarray]) -> Interval:
-    low, high = np.quantile([values[drawn].mean() for drawn in rows], [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 def _together(adapter: Adapter, versions: Tensor, count: int) -> tuple[Tensor, Tensor, str]:
@@ -147,11 +142,5 @@ def _held(adapter: Adapter, versions: Tensor, count: int) -> tuple[Tensor, Tenso
         found.append(source if rule == Source() else score(Carried(), {}, used))
     if not inference.ensemble and not inference.match_source:
         return source, found[0], result.decision
-    return source, torch.stack([_as_matched(scores, source, count) for scores in found]).mean(0), result.decision
-
-
-def _as_matched(scores: Tensor, source: Tensor, count: int) -> Tensor:
-    """On the source's scale, by the line that brings the pictures' scores there."""
-    own, wanted = scores[:count], source[:count]
-    spread = wanted.std(correction=0) / own.std(correction=0).clamp_min(1e-12)
-    return (scores - own.mean()) * spread + wanted.mean()
+    matched = [on_scale(scores, scores[:count], source[:count]) for scores in found]
+    return source, torch.stack(matched).mean(0), result.decision

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ..datasets.databases import Database
 from ..imaging.crops import grid_crops, resize_to
 from ..imaging.distortions import distort
 from ..imaging.files import read_image
-from ..metrics import ConstantInputWarning, Interval, resamples, srcc
+from ..metrics import Interval, bootstrap, srcc
 from ..models.quality import QualityModel
 from ..store import Store
 from .opinions.targets import CONDITIONS
@@ -121,24 +120,23 @@ def summarise(runs: Sequence[dict], count: int = 1000) -> list[dict]:
     and "unless worse".
     """
     gain = np.array([run["adapted"] - run["source"] for run in runs])
-    sets = np.array([f"{run['part']} {run['batch']}" for run in runs])
-    draws = list(resamples(len(runs), sets, count))
-    lines = [_line("always", "", lambda rows: gain[rows].mean(), draws)]
+    sets = [f"{run['part']} {run['batch']}" for run in runs]
+
+    def interval(statistic: Callable[[np.ndarray], float]) -> Interval:
+        return bootstrap(statistic, len(runs), sets, count)
+
+    lines = [_line("always", "", interval(lambda rows: gain[rows].mean()))]
     for way in WAYS:
         value, low, high = np.array([run[way] for run in runs]).T
         lines += [
-            _line("correlation", way, lambda rows, value=value: srcc(value[rows], gain[rows]), draws),
-            _line("where better", way, lambda rows, low=low: (gain * (low > 0))[rows].mean(), draws),
-            _line("unless worse", way, lambda rows, high=high: (gain * (high >= 0))[rows].mean(), draws),
+            _line("correlation", way, interval(lambda rows, value=value: srcc(value[rows], gain[rows]))),
+            _line("where better", way, interval(lambda rows, low=low: (gain * (low > 0))[rows].mean())),
+            _line("unless worse", way, interval(lambda rows, high=high: (gain * (high >= 0))[rows].mean())),
         ]
     return lines
 
 
-def _line(what: str, way: str, statistic, draws: list[np.ndarray]) -> dict:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)  # a draw of one set alone may have no order
-        low, high = np.nanquantile([statistic(rows) for rows in draws], [0.025, 0.975])
-        found = Interval(float(statistic(slice(None))), float(low), float(high))
+def _line(what: str, way: str, found: Interval) -> dict:
     return {"what": what, "way": way, **{key: round(value, 4) for key, value in asdict(found).items()}}
 
 

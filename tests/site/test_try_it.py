@@ -231,7 +231,7 @@ def test_nothing_is_sent_and_nothing_fails(trial):
 def test_the_page_at_work_fits_a_phone_and_axe_finds_no_violation(trial, scheme):
     page = trial.page
     page.locator("#try-examples").click()
-    trial.wait("10 pictures are scored")
+    trial.wait("13 pictures are scored")
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
     page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)

@@ -6,6 +6,7 @@ reset, and nothing that an interruption could leave behind.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -44,7 +45,7 @@ def adapt_batch(
         run: recordings to replay the passes from, on a GPU; None: compute them as they come.
 
     Returns:
-        E results, and the state after the batch.
+        E results, and the state after the batch (the one before it where recordings are replayed).
 
     Raises:
         ValueError: bad images; they cannot be cut into E episodes; or parameters that cannot differ between episodes.
@@ -60,10 +61,13 @@ def adapt_batch(
     if size % inference.crops_per_image:
         raise ValueError(f"{size} rows are no whole number of pictures of {inference.crops_per_image} crops each")
     run = run if state == State() else None  # a stream's state would have to be recorded, too
-    source = (run or directly)(
-        ("source", inference, episodes), lambda rows: _source_pass(network, rows, inference, episodes), images
-    )
-    results = _source_results(source, inference, episodes)
+
+    def of_source(images: Tensor) -> tuple[Pass, Tensor | None]:
+        found = _source_pass(network, images, inference, episodes)
+        return found, _shift_numbers(found)
+
+    source, shifts = (run or directly)(("source", inference, episodes), of_source, images)
+    results = _source_results(source, shifts, inference, episodes)
     chosen = [e for e, result in enumerate(results) if not _leaves_to_source(inference, result)]
     drafts, after = [results[e] for e in chosen], state
     rules = (inference.statistics, *inference.ensemble)
@@ -88,9 +92,11 @@ def _adapted(
     assert source.features is not None
     scores, features = (_rows_of(part, chosen, size) for part in (source.scores, source.features))
     # V = the images and their copies; the rows of a step are (E·V·B, 3, H, W).
-    copies = _make_copies(network, images, recipe, size) if recipe.optimisation else {}
+    copies = _copies(network, images, recipe, episodes, run or directly)
 
-    def adapt(images: Tensor, scores: Tensor, features: Tensor, *rows: Tensor) -> tuple[EpisodeBatch, Steps, Pass]:
+    def adapt(
+        images: Tensor, scores: Tensor, features: Tensor, *rows: Tensor
+    ) -> tuple[EpisodeBatch, Steps, Pass, Tensor]:
         of_source = replace(source, scores=scores, features=features)
         named = dict(zip(copies, rows, strict=True))
         batch = EpisodeBatch(network, recipe, images, named, of_source, episodes, state.moments)
@@ -98,12 +104,17 @@ def _adapted(
         final = batch.score(steps.params, steps.memory)
         if steps.initial is not None:
             steps.initial = batch.combined(steps.initial, others)
-        return batch, steps, replace(final, scores=batch.combined(final.scores, others))
+        final = replace(final, scores=batch.combined(final.scores, others))
+        numbers = [_sound(final, scores, episodes), *steps.numbers()]
+        return batch, steps, final, torch.cat([part.reshape(-1) for part in numbers])
 
-    batch, steps, final = (run or directly)(
+    batch, steps, final, numbers = (run or directly)(
         ("steps", recipe, episodes), adapt, images, scores, features, *copies.values()
     )
-    drafts, (trace, skips), faults = [], batch.tell(steps), _faults(final, scores, episodes)
+    told = iter(numbers.tolist())  # the one transfer from the device
+    sound = [[next(told) > 0 for _ in FAULTS] for _ in range(episodes)]
+    faults = [next((text for text, fine in zip(FAULTS, row, strict=True) if not fine), "") for row in sound]
+    drafts, (trace, skips) = [], batch.tell(steps, told)
     for e, (result, scores) in enumerate(zip(results, final.scores.split(size), strict=True)):
         initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
         skipped = skips[e] | batch.notes(final)
@@ -115,14 +126,17 @@ def _adapted(
             why = skipped | {"scores": f"{faults[e]}: the source's are returned"}
             draft = replace(draft, scores=result.source_scores, skipped=why, decision="source")
         drafts.append(draft)
-    if drafts[0].decision == "source" and episodes == 1:  # nothing that follows may rest on it
+    if run or (drafts[0].decision == "source" and episodes == 1):  # nothing that follows may rest on it
         return drafts, state
     moments = {name: Moments(*(part.detach() for part in used)) for name, used in final.used.items()}
     return drafts, State(steps.params, moments, steps.optimizer.state_dict() if steps.optimizer else None)
 
 
-def _faults(final: Pass, source: Tensor, episodes: int) -> list[str]:
-    """What is wrong with each episode's scores or moments, or ""; `source` are its source scores, (E·B,)."""
+FAULTS = "the adapted scores were not finite", "the statistics were not finite", "the adapted scores were all alike"
+
+
+def _sound(final: Pass, source: Tensor, episodes: int) -> Tensor:
+    """(E, 3): is each episode free of each of the `FAULTS`? `source` are its source scores, (E·B,)."""
     scores, plain = (part.unflatten(0, (episodes, -1)) for part in (final.scores, source))
     wide = [part for moments in final.used.values() for part in moments]
     flat = [part.detach().expand(episodes, -1) for part in wide]
@@ -130,9 +144,7 @@ def _faults(final: Pass, source: Tensor, episodes: int) -> list[str]:
     spread, wanted = (part.float().std(1, correction=0) for part in (scores, plain))
     told_apart = wanted > 1e-5 * plain.float().abs().amax(1)  # by the source; what is less is rounding
     alike = told_apart & (spread <= 1e-6 * wanted)
-    found = torch.stack([scores.isfinite().all(1), moments, ~alike], 1).tolist()  # the one transfer from the device
-    said = ("the adapted scores were not finite", "the statistics were not finite", "the adapted scores were all alike")
-    return [next((text for text, fine in zip(said, row, strict=True) if not fine), "") for row in found]
+    return torch.stack([scores.isfinite().all(1), moments, ~alike], 1)
 
 
 def _rows_of(rows: Tensor, episodes: list[int], size: int) -> Tensor:
@@ -163,25 +175,28 @@ def _source_pass(network: Stateless, images: Tensor, inference: Inference, episo
         return averaged(network, images, inference.views, layout=layout, record=inference.gate is not None)
 
 
-def _source_results(found: Pass, inference: Inference, episodes: int) -> list[Result]:
+def _source_results(found: Pass, shifts: Tensor | None, inference: Inference, episodes: int) -> list[Result]:
     """Each episode's result so far, with the measured shift if there is a gate."""
     size = found.scores.shape[0] // episodes
+    numbers = [] if shifts is None else shifts.tolist()  # layers × 4 × E; one transfer from the device
     return [
-        Result(part, part, part, shift=shift, pictures=size // inference.crops_per_image)
-        for part, shift in zip(found.scores.clone().split(size), _shifts(found, episodes), strict=True)
+        Result(
+            part,
+            part,
+            part,
+            shift={
+                layer: ((d[e], n[e]), (s[e], t[e])) for layer, (d, n, s, t) in zip(found.measured, numbers, strict=True)
+            },
+            pictures=size // inference.crops_per_image,
+        )
+        for e, part in enumerate(found.scores.clone().split(size))
     ]
 
 
-def _shifts(found: Pass, episodes: int) -> list[dict]:
-    """`Result.shift` of each episode; one transfer from the device."""
-    if not found.measured:
-        return [{} for _ in range(episodes)]
-    parts = [torch.stack([*mean_shift(*m), *variance_shift(*m)]) for m in found.measured.values()]  # (4, E) each
-    numbers = torch.stack(parts).tolist()  # layers × 4 × E
-    return [
-        {layer: ((d[e], n[e]), (s[e], t[e])) for layer, (d, n, s, t) in zip(found.measured, numbers, strict=True)}
-        for e in range(episodes)
-    ]
+def _shift_numbers(found: Pass) -> Tensor | None:
+    """Distance and chance of means and of variances, (layers, 4, E); None of a pass that measured nothing."""
+    parts = [torch.stack([*mean_shift(*m), *variance_shift(*m)]) for m in found.measured.values()]
+    return torch.stack(parts) if parts else None
 
 
 def _leaves_to_source(inference: Inference, result: Result) -> bool:
@@ -195,26 +210,37 @@ def _finished(inference: Inference, result: Result) -> Result:
     return result.decided(inference.gate(result))
 
 
-def _make_copies(network: Stateless, images: Tensor, recipe: Recipe, size: int) -> dict[str, Tensor]:
+def _copies(
+    network: Stateless, images: Tensor, recipe: Recipe, episodes: int, run: Callable[..., dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """The copies that the losses ask for, (E·B, 3, H, W) each, drawn episode by episode from a fresh generator.
 
     So the same images get the same copies wherever they stand.
+
+    Raises:
+        ValueError: two losses make different copies under one name.
     """
     optimisation = recipe.optimisation
     makers = copy_makers(optimisation.losses) if optimisation and optimisation.steps else []
+    if not makers or optimisation is None:
+        return {}
     sign = 1.0 if network.model.higher_is_better else -1.0
-    drawn: list[dict[str, Tensor]] = []
-    with torch.no_grad():
-        for part in images.split(size):
-            generator = torch.Generator(images.device).manual_seed(optimisation.seed if optimisation else 0)
-            copies: dict[str, Tensor] = {}
-            for maker in makers:
-                for name, copy in maker(part, lambda rows: sign * network(rows).scores, generator).items():
-                    if name in copies or name == "clean":
-                        raise ValueError(
-                            f"two losses make different copies under the name '{name}': "
-                            "give both the same copies=, or rename one"
-                        )
-                    copies[name] = copy
-            drawn.append(copies)
-    return {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
+
+    def of_episode(images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        copies: dict[str, Tensor] = {}
+        for maker in makers:
+            for name, copy in maker(images, lambda rows: sign * network(rows).scores, generator).items():
+                if name in copies or name == "clean":
+                    raise ValueError(
+                        f"two losses make different copies under the name '{name}': "
+                        "give both the same copies=, or rename one"
+                    )
+                copies[name] = copy
+        return copies
+
+    def of_all(images: Tensor, *generators: torch.Generator) -> dict[str, Tensor]:
+        with torch.no_grad():
+            drawn = [of_episode(*some) for some in zip(images.chunk(episodes), generators, strict=True)]
+        return {name: torch.cat([copies[name] for copies in drawn]) for name in drawn[0]}
+
+    return run(("copies", recipe, episodes), of_all, images, seeds=[optimisation.seed] * episodes)

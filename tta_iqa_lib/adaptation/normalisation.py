@@ -66,6 +66,12 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
         # PyTorch's own kernel: with the source's moments bit for bit plain inference.
         weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
         return batch_norm(x, mean.reshape(-1), var.reshape(-1), weight, bias, False, 0.0, eps)
+    if x.is_cuda and not moments.mean.requires_grad:  # the same kernel, episode by episode: it moves the least memory
+        every = [
+            (None,) * episodes if p is None else p.expand(episodes, -1).unbind() for p in (mean, var, weight, bias)
+        ]
+        parts = [batch_norm(*one, False, 0.0, eps) for one in zip(x.chunk(episodes), *every, strict=True)]
+        return torch.cat(parts)
     scale = rsqrt(var + eps)
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale

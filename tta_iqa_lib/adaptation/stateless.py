@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +58,23 @@ class Stateless:
     """
 
     def __init__(self, model: nn.Module):
-        self.model, self.layers = model, batchnorm_layers(model)
+        self.model = model
         self.order: tuple[str, ...] | None = None  # BatchNorm layers in the order in which they run, after a first pass
         self._now: _Now | None = None
-        self._shadow = Shadow(model, self._normalise, self._remember)
-        self.module = self._shadow.module  # the copy, which belongs to this object
+
+    @cached_property
+    def layers(self) -> dict[str, _BatchNorm]:
+        """The BatchNorm layers, in the order of registration."""
+        return batchnorm_layers(self.model)
+
+    @cached_property
+    def _shadow(self) -> Shadow:  # made at the first pass: where recordings are replayed there is none
+        return Shadow(self.model, self._normalise, self._remember)
+
+    @property
+    def module(self) -> nn.Module:
+        """The copy that computes, which belongs to this object."""
+        return self._shadow.module
 
     def __call__(
         self,

@@ -183,23 +183,31 @@ class EpisodeBatch:
             return {"statistics": "no BatchNorm layer ran in the model's pass: it may normalise by hand"}
         return {}
 
-    def tell(self, steps: Steps) -> tuple[list[list[dict]], list[dict[str, str]]]:
-        """The trace and what was skipped, episode by episode: the numbers leave the device here, together."""
+    def tell(self, steps: Steps, told: Iterator[float]) -> tuple[list[list[dict]], list[dict[str, str]]]:
+        """The trace and what was skipped, episode by episode.
+
+        Args:
+            told: the values of `steps.numbers()`.
+        """
         trace: list[list[dict]] = [[] for _ in range(self.episodes)]
         skipped: list[dict[str, str]] = [{} for _ in range(self.episodes)]
-        took = [(active, fine.tolist()) for active, fine in steps.took]
+        traces = [
+            {name: value if name == "scores" else next(told) for name, value in note["trace"].items()}
+            for note in steps.flat_notes()
+        ]
+        took = [active for active, _ in steps.took]
+        fine = [[next(told) > 0 for _ in active] for active in took]
         for e in range(self.episodes):
             if steps.unknown:
                 skipped[e]["params"] = f"the model has no parameter '{steps.unknown[0]}'"
+            trace[e] = traces[e :: self.episodes]
             for note in (step[e] for step in steps.notes):
-                numbers = {key: float(value) for key, value in note["trace"].items() if key != "scores"}
-                trace[e].append(numbers | {"scores": note["trace"]["scores"]})
                 skipped[e].update(note["skipped"])
                 if not note["depends"] and len(note["skipped"]) < len(self.recipe.losses):
                     skipped[e]["losses"] = (
                         "no loss depends on the adapted parameters: does the model's forward pass run under no_grad?"
                     )
-            undone = [i for i, (active, fine) in enumerate(took) if active[e] and not fine[e]]
+            undone = [i for i, active in enumerate(took) if active[e] and not fine[i][e]]
             if undone:
                 skipped[e]["step"] = f"the loss or its gradient was not finite at step {undone[0] + 1}: undone"
         return trace, skipped
@@ -223,6 +231,15 @@ class Steps:
     unknown: list[str] = field(default_factory=list)
     memory: Memory | None = None
     optimizer: torch.optim.Optimizer | None = None
+
+    def flat_notes(self) -> list[dict]:
+        """What was noted, step by step and within a step episode by episode."""
+        return [note for step in self.notes for note in step]
+
+    def numbers(self) -> list[Tensor]:
+        """All that leaves the device to be told: the losses' values as `flat_notes` has them, then who took each step."""
+        losses = [value for note in self.flat_notes() for name, value in note["trace"].items() if name != "scores"]
+        return losses + [fine for _, fine in self.took]
 
 
 def optimise(batch: EpisodeBatch, state: State) -> Steps:

@@ -43,8 +43,9 @@ class Setting:
         network: a key of `NETWORKS`. recipe: of `RECIPES`.
         batch: images.
         device: "cpu" or "cuda". threads: of the CPU.
-        precision: "float32", or "bfloat16" for autocast with moments in float32.
+        precision: "float32", or "bfloat16" for autocast with moments in float32 (on CUDA channels-last, too).
         mode: "eager", or "captured": on CUDA, replayed from recordings.
+        episodes: so many batches are adapted in one pass ("folded").
     """
 
     network: str
@@ -54,6 +55,7 @@ class Setting:
     threads: int = 1
     precision: str = "float32"
     mode: str = "eager"
+    episodes: int = 1
 
 
 def network_of(name: str) -> QualityModel:
@@ -120,17 +122,26 @@ def contestants(setting: Setting) -> dict[str, Callable[[], object]]:
     """A plain forward pass, the floor, the library's loop and, for the published method, a loop as the published one."""
     device = torch.device(setting.device)
     model, side = network_of(setting.network).to(device), NETWORKS[setting.network]
-    images = images_of(side, setting.batch).to(device)
-    adapter = Adapter(model, **RECIPES[setting.recipe], capture=setting.mode == "captured")
+    images = images_of(side, setting.batch * setting.episodes).to(device)
+    if (setting.device, setting.precision) == ("cuda", "bfloat16"):
+        model, images = (part.to(memory_format=torch.channels_last) for part in (model, images))
+    batches, labels = images.split(setting.batch), torch.arange(len(images)) // setting.batch
+    adapter = Adapter(
+        model,
+        **RECIPES[setting.recipe],
+        capture=setting.mode == "captured",
+        episodes_per_pass=setting.episodes,
+    )
+    groups = labels.tolist() if setting.episodes > 1 else None
     found: dict[str, Callable[[], object]] = {
-        "forward": torch.no_grad()(lambda: model(images)),
+        "forward": torch.no_grad()(lambda: [model(batch) for batch in batches]),
         "floor": floor_of(setting, model, images),
-        "ours": lambda: adapter.run(images),
+        "ours": lambda: adapter.run(images, groups),
     }
     if setting.recipe == "rank + gc":
         found["published"] = lambda: Published(model).predict(images, setting.batch)
     if setting.mode == "captured":
-        found["captured forward"] = _captured(torch.no_grad()(lambda: model(images)))
+        found["captured forward"] = _captured(found["forward"])
         found["captured floor"] = _captured(found["floor"])
     return {name: _in_precision(run, setting) for name, run in found.items()}
 

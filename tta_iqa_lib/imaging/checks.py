@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -91,7 +92,7 @@ def check_range(images: Tensor) -> None:
     Raises:
         ValueError: values beyond it, or that are not finite.
     """
-    low, high = (float(edge) for edge in images.detach().aminmax())
+    low, high = torch.stack(images.detach().aminmax()).tolist()  # one transfer from the device
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("the images hold values that are not finite (NaN or infinity)")
     if low < -0.01 or high > 1.01:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -93,6 +94,18 @@ _TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, 
 _TO_RGB = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
 
 
+@cache
+def _jpeg_tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Luma and chroma table, to luma and chroma, and back: sent to a device once, as a recorded pass can send nothing."""
+    with torch.inference_mode(False):
+        luma, corner, forth, back = (
+            torch.tensor(table, device=device, dtype=dtype) for table in (_LUMA, _CHROMA, _TO_YCC, _TO_RGB)
+        )
+        chroma = torch.full_like(luma, 99)
+        chroma[:4, :4] = corner
+    return luma, chroma, forth, back
+
+
 def dct_matrix(like: Tensor, size: int = 8) -> Tensor:
     """The orthonormal DCT-II as a matrix D: D @ block @ D.T are the frequencies of an 8×8 block."""
     index = torch.arange(size, device=like.device, dtype=like.dtype)
@@ -122,18 +135,16 @@ def jpeg_compress(images: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = images.shape[-2:]
     levels = torch.round(255 * pad(images, (0, -width % 16, 0, -height % 16), mode="replicate"))
-    ycc = torch.einsum("ij,bjhw->bihw", levels.new_tensor(_TO_YCC), levels).round()  # chroma around 0
+    luma, chroma, forth, back = _jpeg_tables(levels.device, levels.dtype)
+    ycc = torch.einsum("ij,bjhw->bihw", forth, levels).round()  # chroma around 0
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1)
-    luma = levels.new_tensor(_LUMA)
-    chroma = torch.full_like(luma, 99)
-    chroma[:4, :4] = levels.new_tensor(_CHROMA)
     luma, chroma = (torch.floor((table * scale + 50) / 100).clamp(1, 255) for table in (luma, chroma))
     y = _quantise(ycc[:, 0] - 128, luma) + 128
     small = interpolate(ycc[:, 1:], scale_factor=0.5, mode="area").round()
     small = _quantise(small.flatten(0, 1), chroma.repeat_interleave(2, 0)).view_as(small)
     chroma_back = interpolate(small.round(), scale_factor=2, mode="bilinear")
     ycc = torch.cat([y[:, None], chroma_back], 1).round()
-    rgb = torch.einsum("ij,bjhw->bihw", ycc.new_tensor(_TO_RGB), ycc)
+    rgb = torch.einsum("ij,bjhw->bihw", back, ycc)
     return (rgb[..., :height, :width].round() / 255).clamp(0, 1)
 
 
@@ -239,7 +250,7 @@ def distort(
         return distort(images.float(), kind, severity, generator).to(images.dtype)
     if not isinstance(severity, Tensor):
         check_number("severity", severity, 0, 1)
-        severity = torch.full((len(images),), float(severity))
+        severity = images.new_full((len(images),), float(severity))
     elif severity.shape != (len(images),):
         raise ValueError(f"severity must have shape ({len(images)},); got {tuple(severity.shape)}")
     elif severity.device.type == "cpu" and len(severity) and not (severity.min() >= 0 and severity.max() <= 1):
@@ -251,9 +262,16 @@ def distort(
     unknown = [kind for kind in kinds if not (isinstance(kind, str) and kind in DISTORTIONS)]
     if unknown:
         raise ValueError(f"kind: unknown distortion {unknown[0]!r}; there are {', '.join(DISTORTIONS)}")
+    if len(set(kinds)) == 1:  # no rows to look up, so that nothing is sent to the device
+        return _worse(images, kinds[0], severity, generator)
     result = images.clone()
     for name in sorted(set(kinds)):
         rows = torch.tensor([i for i, k in enumerate(kinds) if k == name], device=images.device)
-        worse = DISTORTIONS[name](images[rows], severity[rows], generator).clamp(0, 1)
-        result[rows] = torch.where(_column(severity[rows]) > 0, worse, images[rows])
+        result[rows] = _worse(images[rows], name, severity[rows], generator)
     return result
+
+
+def _worse(images: Tensor, kind: str, severity: Tensor, generator: torch.Generator | None) -> Tensor:
+    """All of one kind, (B, 3, H, W) with severities (B,); where these are 0 the images as they are."""
+    worse = DISTORTIONS[kind](images, severity, generator).clamp(0, 1)
+    return torch.where(_column(severity) > 0, worse, images)

@@ -187,7 +187,9 @@ def pack(
 @app.command()
 def opinions(
     pack: Annotated[Path, typer.Argument(help="A folder that `tta-iqa pack` made.")],
-    scale: Annotated[str, typer.Option(help='"full", for a GPU, or "reduced": fewer images, 160², one step.')] = "full",
+    scale: Annotated[
+        str, typer.Option(help='"full" or "medium", for a GPU; "reduced": fewer images, 160², one step.')
+    ] = "full",
     sources: Annotated[
         Path | None,
         typer.Option(help="Folder of the source models; those that are missing are trained. Default: the cache."),

@@ -80,10 +80,16 @@ METHODS |= {
 METHODS |= {name: OTHERS[name] for name in ("published-control", "published", "reference-control", "reference")}
 RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
 PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
+FULL_LOSSES = tuple(name.removesuffix(" (thrifty)") for name in PAIR_OF_LOSSES)
+SINGLE_LOSSES = tuple(f"{name}, frozen" for name in ("rank", "gc", "order"))
 OTHER_LOSSES = tuple(f"{name} (thrifty)" for name in ("order, frozen", *ALIGNMENTS, "actmad, recipe"))
 # By batch size: what is run on all targets, and what on the test targets alone.
 GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "full": dict.fromkeys((32, 8), (tuple(name for name in METHODS if "thrifty" not in name), ())),
+    "medium": {
+        32: (RULES, ("first-layers", *FULL_LOSSES, *SINGLE_LOSSES, "actmad", "actmad, recipe")),
+        8: ((), ("source", "views", "bn-batch", "bn-first", "normalisations", "recipe", *FULL_LOSSES)),
+    },
     "reduced": {
         32: (RULES, ("bn-adaptive", "first-layers", *PAIR_OF_LOSSES)),
         8: ((), ("source", "bn-batch", "bn-first", "normalisations", "recipe")),

@@ -47,6 +47,7 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale("full", 224, None, 400, 14, dict.fromkeys(SOURCES, 3)),
+        Scale("medium", 224, None, 160, 14, dict.fromkeys(SOURCES, 3)),
         Scale("reduced", 160, 1000, 96, 10, dict.fromkeys(SOURCES, 1) | {"live": 3}),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -181,26 +182,19 @@ def run_study(
     """
     scale, pack = SCALES[place.scale], _pack(place.pack)
     runs = [run for run in runs_of(scale, role, grid) if methods is None or run.method in methods]
-    for source, seed in sorted({(run.target.source, run.seed) for run in runs}):
-        train_source(pack, source, seed, scale, Path(place.sources), place.device, progress)
-    scores: dict[Run, list[float]] = {}
-    bar = tqdm(total=len(runs), desc="runs", disable=not progress)
+    trainings = sorted({(run.target.source, run.seed) for run in runs})
+    if place.device == "cpu" or processes == 1:
+        for training in trainings:
+            train_source(pack, *training, scale, Path(place.sources), place.device, progress)
+    else:  # one training keeps a GPU busy for a small part of the time
+        for _ in _side_by_side(_train, place, trainings, processes, "trainings", progress):
+            pass
+    runs_by_target = sorted(runs, key=lambda run: (str(run.target), run.seed))  # so that a worker reads few of them
     if processes == 1:
-        for run in runs:
-            scores[run] = run_one(place, run)
-            bar.update()
+        bar = tqdm(runs_by_target, desc="runs", disable=not progress)
+        scores = {run: run_one(place, run) for run in bar}
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
-            jobs = {pool.submit(run_one, place, run): run for run in runs}
-            try:
-                for job in as_completed(jobs):
-                    scores[jobs[job]] = job.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    bar.close()
+        scores = dict(_side_by_side(run_one, place, runs_by_target, processes, "runs", progress))
     truth, kept = {}, []
     for target in dict.fromkeys(run.target for run in runs):
         _, opinions, content = load_target(pack, target, scale)
@@ -235,10 +229,30 @@ def run_study(
             for name in dict.fromkeys(run.method for run in runs)
         },
         "sources": _about_sources(place, runs),
+        "machine": torch.cuda.get_device_name(place.device) if place.device.startswith("cuda") else "CPU",
         "settings_commit": settings_commit(),
         "torch": torch.__version__.split("+")[0],
     }
     return {"about": about, "truth": truth, "runs": kept}
+
+
+def _train(place: Place, training: tuple[str, int]) -> None:
+    train_source(_pack(place.pack), *training, SCALES[place.scale], Path(place.sources), place.device, progress=False)
+
+
+def _side_by_side(
+    function: Callable, place: Place, jobs: Sequence, processes: int, name: str, progress: bool
+) -> Iterator[tuple]:
+    """(job, `function(place, job)`) of each job as it ends, so many at a time, each in a process of one CPU thread."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
+        of = {pool.submit(function, place, job): job for job in jobs}
+        try:
+            for done in tqdm(as_completed(of), total=len(of), desc=name, disable=not progress):
+                yield of[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _about_sources(place: Place, runs: list[Run]) -> dict[str, list[float]]:

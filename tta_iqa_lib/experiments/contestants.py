@@ -138,7 +138,7 @@ def contestants(setting: Setting) -> dict[str, Callable[[], object]]:
         "floor": floor_of(setting, model, images),
         "ours": lambda: adapter.run(images, groups),
     }
-    if setting.recipe == "rank + gc":
+    if setting.recipe == "rank + gc" and setting.episodes == 1:  # it takes batch after batch, whatever their number
         found["published"] = lambda: Published(model).predict(images, setting.batch)
     if setting.mode == "captured":
         found["captured forward"] = _captured(found["forward"])

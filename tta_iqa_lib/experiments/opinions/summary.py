@@ -83,6 +83,8 @@ class Differences:
 def summarise(results: dict, progress: bool = True) -> list[dict]:
     """Every method against the source and against its control, on each cell and each group of both roles.
 
+    A method that was run on some of the test targets alone, as a time limit may leave it, has one line for those.
+
     Returns:
         [{"method", "minus", "batch_size", "on", "value", "low", "high", "p"}]; where "on" names a group, "holm" is the p-value
         corrected for all methods, sizes and groups of test targets against the same kind of opponent.
@@ -102,6 +104,12 @@ def summarise(results: dict, progress: bool = True) -> list[dict]:
                     if len(known) != len(targets):
                         continue
                     numbers = differences.line(method, minus, targets, size)
+                    lines.append({"method": method, "minus": minus, "batch_size": size, "on": name, **numbers})
+                every = [target for target, of in results["truth"].items() if of["role"] == "test"]
+                some = [target for target in every if (method, target, size) in differences.has]
+                if 0 < len(some) < len(every):
+                    numbers = differences.line(method, minus, some, size)
+                    name = f"{len(some)} of {len(every)} test targets"
                     lines.append({"method": method, "minus": minus, "batch_size": size, "on": name, **numbers})
     for source in (True, False):
         family = [line for line in lines if line["on"].startswith("test: ") and (line["minus"] == "source") == source]

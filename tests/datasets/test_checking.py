@@ -68,6 +68,11 @@ def test_one_line_says_what_is_wrong(kadid, harm, fault):
     assert re.search(fault, line)
 
 
+def test_a_broken_image_does_not_count_as_opened(kadid):
+    broken(kadid)
+    assert check(kadid).facts[-1] == "1 opened of 2"
+
+
 def test_contents_are_counted(kadid):
     trees.picture(kadid / "images" / "I01_02_02.png")
     table("I01_01_01.png,I01.png,1,0", "I01_02_02.png,I01.png,5,0")(kadid)

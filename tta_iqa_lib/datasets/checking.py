@@ -90,10 +90,11 @@ def _compared(found: Database, record: Layout | None, sample: int | None, progre
             faults.append(f"all opinions are {low:.4g}: there is nothing to rank")
     else:
         facts.append("no opinions: a plain folder")
-    opened, unreadable = _open(found, sample, progress)
+    tried, unreadable = _open(found, sample, progress)
+    opened = tried - len(unreadable)
     facts.append(f"{opened:,} opened" + ("" if opened == len(found) else f" of {len(found):,}"))
     if unreadable:
-        faults.append(f"{len(unreadable)} of {opened} images cannot be read, first: {unreadable[0]}")
+        faults.append(f"{len(unreadable)} of {tried} images cannot be read, first: {unreadable[0]}")
     return tuple(facts), tuple(faults)
 
 

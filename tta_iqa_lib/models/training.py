@@ -205,7 +205,7 @@ def ceiling(split: str, crops: int = 2000, epochs: int = 4) -> float:
     """What labels would give: SRCC on a target after training on its conditions, with labels, on other contents.
 
     The first source model is trained further on `crops` new crops of the source's and the development target's contents,
-    distorted and shifted as in the target.
+    distorted and shifted as in the target. The development target's own ceiling thus comes from other crops of its contents.
     """
     from ..datasets.tinyshift import DEVELOPMENT, build, contents, tinyshift
 

@@ -179,13 +179,13 @@ def repeatable(distortion, images, tolerance=0.0, fresh=True, disturbed=True):
     return bool((first - again).abs().max() <= tolerance)
 
 
-def judge(distortion, images, growth=1.05, steps=STEPS, reduce=None, **how):
+def judge(distortion, images, growth=1.05, steps=STEPS, reduce=None, least=0.0, **how):
     if not repeatable(distortion, images, **how):
         return "not repeatable"
     found = errors(distortion, images, steps)
     found = found if reduce is None else reduce(found)
     pairs = pairwise(found)
-    return "use it" if all((b >= growth * a).all() and (b > 0).all() for a, b in pairs) else "severity fails"
+    return "use it" if all((b >= growth * a).all() and (b > least).all() for a, b in pairs) else "severity fails"
 
 
 def judge_image_by_image(distortion, images):
@@ -204,6 +204,7 @@ EX02_4_WRONG = {
     "bit by bit": lambda d, x: judge(d, x, tolerance=0.05),
     "look at every step": lambda d, x: judge(d, x, steps=(0.0, 1.0)),
     "makes the pictures better": lambda d, x: judge(d, x, steps=STEPS[:-1]),
+    "its first step changes nothing": lambda d, x: judge(d, x, least=-1.0),
     "less than 5 % a step": lambda d, x: judge(d, x, growth=1.0001),
     "judge each image": lambda d, x: judge(d, x, reduce=lambda e: e.mean(1)),
     "one of the three verdicts": lambda d, x: judge(d, x) == "use it",

@@ -59,7 +59,7 @@ def credit(model, images, quality, loss, steps=3, statistics=None, target=None):
 
 def credit_reference(*arguments):
     source, control, after = credit(*arguments)
-    return control - source, after - control
+    return control - source, after - control, after > control
 
 
 def credit_of_three_adapters(model, images, quality, loss):
@@ -67,35 +67,43 @@ def credit_of_three_adapters(model, images, quality, loss):
         srcc(Adapter(model, losses, statistics)(images), quality)
         for losses, statistics in (((), Source()), ((), Shrink(16)), ([loss], Shrink(16)))
     )
-    return torch.tensor([control - source, after - control])
+    return tuple(map(torch.tensor, (control - source, after - control, after > control)))
 
 
 def credit_from_the_trace(model, images, quality, loss):
     trace = Adapter(model, [loss], Shrink(16)).run(images).trace
     source, control, _ = credit(model, images, quality, loss)
-    return control - source, srcc(trace[-1]["scores"], quality) - control
+    return control - source, srcc(trace[-1]["scores"], quality) - control, True
 
 
 def all_to_the_loss(*arguments):
     source, _, after = credit(*arguments)
-    return 0.0, after - source
+    return 0.0, after - source, True
 
 
 def from_the_source(*arguments):
     source, control, after = credit(*arguments)
-    return control - source, after - source
+    return control - source, after - source, True
+
+
+def kept_if_all_of_it_is_a_gain(*arguments):
+    source, control, after = credit(*arguments)
+    return control - source, after - control, after > source
 
 
 EX06_2_WRONG = {
     "all the credit goes to the loss": all_to_the_loss,
-    "swapped": lambda *a: credit_reference(*a)[::-1],
+    "swapped": lambda *a: (*credit_reference(*a)[1::-1], True),
     "starts at the control": from_the_source,
     "lacks a step": credit_from_the_trace,
-    "both signs": lambda *a: [-part for part in credit_reference(*a)],
-    "three steps": lambda *a: (credit_reference(*a)[0], credit(*a, steps=1)[2] - credit(*a)[1]),
-    "re-measures with": lambda *a: (credit(*a, statistics=Batch())[1] - credit(*a)[0], 0.0),
-    "two numbers": lambda *a: credit_reference(*a)[1],
-    "Shrink(16), takes no step": lambda *a: (1 - credit(*a, target="source")[1], 0.0),
+    "both signs": lambda *a: (*(-part for part in credit_reference(*a)[:2]), True),
+    "three steps": lambda *a: (credit_reference(*a)[0], credit(*a, steps=1)[2] - credit(*a)[1], True),
+    "re-measures with": lambda *a: (credit(*a, statistics=Batch())[1] - credit(*a)[0], 0.0, True),
+    "three things": lambda *a: credit_reference(*a)[:2],
+    "Shrink(16), takes no step": lambda *a: (1 - credit(*a, target="source")[1], 0.0, True),
+    "one to drop": kept_if_all_of_it_is_a_gain,
+    "one to keep": lambda *a: (*credit_reference(*a)[:2], False),
+    "True or False": lambda *a: (*credit_reference(*a)[:2], "keep"),
 }
 
 

@@ -182,6 +182,7 @@ _JUDGED = (  # verdict, distortion, what an answer that says otherwise has not s
     ("not repeatable", _with_a_little_luck, "a little of its noise comes from the global state: compare bit by bit"),
     ("severity fails", _noise(lambda s, x: s.clamp(max=0.5)), "from 0.6 on it stands still: look at every step"),
     ("severity fails", _noise(lambda s, x: s - 1.5 * (s - 0.8).relu()), "its last step makes the pictures better"),
+    ("severity fails", _noise(lambda s, x: (s - 0.25).relu()), "its first step changes nothing: 0 is 1.05 times 0"),
     ("severity fails", _five_taps, "a blur of five taps: its error still grows, but by less than 5 % a step"),
     (
         "severity fails",
@@ -193,7 +194,7 @@ _JUDGED = (  # verdict, distortion, what an answer that says otherwise has not s
 
 @checker("ex02_4")
 def ex02_4(judge):
-    """`judge(distortion, images) -> verdict`: "use it", "not repeatable" or "severity fails", for eight distortions."""
+    """`judge(distortion, images) -> verdict`: "use it", "not repeatable" or "severity fails", for nine distortions."""
     generator = torch.Generator().manual_seed(24)
     scales = [torch.rand(5, 3, side, side, generator=generator) for side in (3, 6, 12, 24, 48)]  # as in photographs
     images = torch.stack([interpolate(s, (48, 48), mode="bilinear") for s in scales]).mean(0)

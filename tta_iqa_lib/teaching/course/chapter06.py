@@ -7,7 +7,7 @@ import torch
 from ...adaptation.adapter import Adapter
 from ...adaptation.rules import Shrink
 from ...metrics import srcc
-from .checker import Wrong, checker, close
+from .checker import Wrong, checker, close, yes_or_no
 from .fresh import hazy_crops, source_model
 
 
@@ -58,7 +58,7 @@ def ex06_1(margin_loss):
 
 @checker("ex06_2")
 def ex06_2(credit):
-    """`credit(model, images, quality, loss) -> (moments, loss)`: what each gives in SRCC, in a haze that no chapter shows."""
+    """`credit(model, images, quality, loss) -> (moments, loss, keep)`: what each gives in SRCC, and whether to keep the loss."""
     model, (hazy, labels) = source_model(), hazy_crops(32, seed=64)
 
     def by_labels(context):
@@ -73,16 +73,22 @@ def ex06_2(credit):
         last_entry = srcc(run.trace[-1]["scores"], labels)
         found = credit(model, hazy, labels, loss)
         try:
-            moments, by_loss = map(float, found)
+            *numbers, keep = found
+            moments, by_loss = map(float, numbers)
         except (TypeError, ValueError):
             raise Wrong(
-                f"two numbers are asked for: what the moments gave and what the loss gave; got {found!r}"
+                f"three things are asked for: what the moments gave, what the loss gave, and True or False; got {found!r}"
             ) from None
 
         def near(a, b, found=(moments, by_loss)):
             return abs(found[0] - a) < 5e-4 and abs(found[1] - b) < 5e-4
 
         if near(control - source, after - control):
+            if yes_or_no(keep) != (after > control):
+                raise Wrong(
+                    f"the numbers are right; but a loss that takes SRCC from {control:.3f} at the control to {after:.3f} is one "
+                    f"to {'keep' if after > control else 'drop, although the source model had ' + format(source, '.3f')}"
+                )
             continue
         for wrong, reason in (
             ((after - control, control - source), "the two are swapped: the moments' share comes first"),

@@ -108,3 +108,27 @@ def test_what_a_gate_leaves_to_the_source_is_not_written_over_either():
     assert run.record.recorded == 1 and [result.decision for result in found] == ["source", "source"]
     with torch.no_grad():
         assert all(torch.equal(result.scores, model(batch)) for result, batch in zip(found, batches, strict=True))
+
+
+def test_what_cannot_be_recorded_is_named_with_the_way_out():
+    def refuse(function, inputs, generators):
+        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+
+    model = tiny_model()
+    recipe = tta.Adapter(model, statistics=Batch()).recipe
+    with pytest.raises(RuntimeError, match=r"capture=False \(operation not permitted when stream is capturing\)"):
+        adapt_batch(model, State(), pictures(6), recipe, run=Replays(refuse))
+
+
+def test_a_recording_draws_the_same_copies_at_every_replay():
+    """From generators that are set back each time, as a graph goes on where it was."""
+    drawn = []
+
+    def draw(images, generator):
+        drawn.append(torch.rand((), generator=generator).item())
+        return images.clone()
+
+    run = Replays(Recorder())
+    for _ in range(2):
+        run("copies", draw, pictures(2), seeds=[3])
+    assert len(drawn) == 3 and drawn[1] == drawn[2] == torch.rand((), generator=torch.Generator().manual_seed(3)).item()

@@ -8,7 +8,7 @@ import torch
 from helpers import tiny_model
 
 from tta_iqa_lib.adaptation.adapter import Adapter
-from tta_iqa_lib.experiments import bench
+from tta_iqa_lib.experiments import bench, contestants
 from tta_iqa_lib.experiments.bench import run_bench, settings_of
 from tta_iqa_lib.experiments.contestants import RECIPES, Setting, floor_of
 from tta_iqa_lib.models.quality import QualityModel
@@ -92,6 +92,34 @@ def test_what_an_interrupted_bench_measured_is_not_measured_again(monkeypatch, t
     assert [setting.batch for setting in measured] == [1, 2]
     run_bench(settings, fresh=True, progress=False)
     assert len(measured) == 4
+
+
+def test_episodes_that_are_folded_pass_no_more_rows_than_the_floor_of_them_all(model, monkeypatch):
+    images = torch.rand(8, 3, 32, 32)
+    monkeypatch.setattr(contestants, "network_of", lambda name: model)
+    monkeypatch.setattr(contestants, "images_of", lambda side, count: images[:count])
+    runs = contestants.contestants(Setting("small", "rank + gc", 4, episodes=2))
+    assert "published" not in runs
+    assert rows_of(runs["forward"]) == 8
+    assert rows_of(runs["ours"]) <= rows_of(runs["floor"]) == 8 * FLOORS["rank + gc"]
+
+
+def test_a_gpu_is_measured_eager_captured_and_folded():
+    found = settings_of(["small"], [8, 32], "cuda", recipes=["default", "rank + gc"])
+    assert {setting.mode for setting in found} == {"eager", "captured"}
+    assert {(s.batch, s.recipe) for s in found if s.episodes > 1} == {(8, "rank + gc")}
+    line = {
+        "network": "small",
+        "recipe": "rank + gc",
+        "batch": 8,
+        "threads": 1,
+        "precision": "bfloat16",
+        "mode": "captured",
+    }
+    told = bench.table(
+        {"runs": [line | {"episodes": 8, "ours": 3.0, "floor": 6.0, "captured floor": 2.0, "memory": 1.0}]}
+    )
+    assert "8×8" in told and "1.50" in told, "captured is held against captured"
 
 
 def test_a_measured_line_tells_ratios_to_the_forward_pass():

@@ -271,6 +271,17 @@ def a_study(**srcc):
     return {"runs": runs, "truth": truth, "about": {"methods": methods}}
 
 
+def test_a_method_on_some_of_the_test_targets_has_one_line_for_those():
+    results = a_study(source="bad", losses="good")
+    whole = summarise(results, progress=False)
+    assert not [line for line in whole if line["on"].endswith("test targets")]
+    results["runs"] = [r for r in results["runs"] if r["method"] == "source" or r["target"] == "live → ss01, as it is"]
+    results["about"]["methods"]["losses"]["control"] = "source"
+    lines = [line for line in summarise(results, progress=False) if line["on"].endswith("test targets")]
+    assert [line["on"] for line in lines] == ["1 of 3 test targets"]
+    assert lines[0]["value"] > 0.5 and "holm" not in lines[0]
+
+
 def test_pairs_of_sources_are_one_cell_and_targets_count_alike():
     results = a_study(source="bad", better="good")
     assert cells(results) == {

@@ -70,7 +70,10 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
         every = [
             (None,) * episodes if p is None else p.expand(episodes, -1).unbind() for p in (mean, var, weight, bias)
         ]
-        parts = [batch_norm(*one, False, 0.0, eps) for one in zip(x.chunk(episodes), *every, strict=True)]
+        parts = [
+            batch_norm(rows, m, v, w, b, False, 0.0, eps)
+            for rows, m, v, w, b in zip(x.chunk(episodes), *every, strict=True)
+        ]
         return torch.cat(parts)
     scale = rsqrt(var + eps)
     scale = scale if weight is None else scale * weight

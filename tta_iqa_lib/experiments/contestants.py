@@ -124,7 +124,7 @@ def contestants(setting: Setting) -> dict[str, Callable[[], object]]:
     model, side = network_of(setting.network).to(device), NETWORKS[setting.network]
     images = images_of(side, setting.batch * setting.episodes).to(device)
     if (setting.device, setting.precision) == ("cuda", "bfloat16"):
-        model, images = (part.to(memory_format=torch.channels_last) for part in (model, images))
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     batches, labels = images.split(setting.batch), torch.arange(len(images)) // setting.batch
     adapter = Adapter(
         model,

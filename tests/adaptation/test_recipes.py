@@ -17,7 +17,7 @@ from tta_iqa_lib.adaptation import (
     Stateless,
     recipe_of,
 )
-from tta_iqa_lib.adaptation.steps import EpisodeBatch
+from tta_iqa_lib.adaptation.episodes import EpisodeBatch
 
 
 def on_scale_of(scores, source):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import Stateless
-from tta_iqa_lib.adaptation.steps import averaged
+from tta_iqa_lib.adaptation.episodes import averaged
 from tta_iqa_lib.imaging.crops import grid_crops
 from tta_iqa_lib.store import data_folder
 

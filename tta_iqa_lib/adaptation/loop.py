@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from ..imaging.checks import check_count, check_images, check_range
 from .copies import copy_makers
+from .episodes import EpisodeBatch, averaged
 from .moments import Moments, mean_shift, variance_shift
 from .protocols import ScoringModel
 from .replays import Replays, directly
 from .state import Inference, Recipe, Result, State
 from .stateless import Layout, Pass, Stateless
-from .steps import EpisodeBatch, Steps, averaged, optimise
+from .steps import Steps, optimise
 
 
 @torch.inference_mode(False)  # a caller's inference mode would switch adaptation off without a word
@@ -114,7 +115,7 @@ def _adapted(
     told = iter(numbers.tolist())  # the one transfer from the device
     sound = [[next(told) > 0 for _ in FAULTS] for _ in range(episodes)]
     faults = [next((text for text, fine in zip(FAULTS, row, strict=True) if not fine), "") for row in sound]
-    drafts, (trace, skips) = [], batch.tell(steps, told)
+    drafts, (trace, skips) = [], steps.tell(batch, told)
     for e, (result, scores) in enumerate(zip(results, final.scores.split(size), strict=True)):
         initial = steps.initial[e * size : (e + 1) * size] if steps.initial is not None else scores
         skipped = skips[e] | batch.notes(final)

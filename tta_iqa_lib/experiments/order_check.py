@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ..adaptation.adapter import Adapter
+from ..adaptation.episodes import averaged, on_scale
 from ..adaptation.loop import adapt_batch, checked
 from ..adaptation.passes import Layout
 from ..adaptation.rules import Carried, Source
 from ..adaptation.state import State
 from ..adaptation.stateless import Stateless
-from ..adaptation.steps import averaged, on_scale
 from ..imaging.albums import KINDS, SEVERITIES
 from ..imaging.checks import as_tuple, check_number
 from ..imaging.distortions import distort

@@ -120,7 +120,7 @@ def _tinyshift(file: Path, seed: int, epochs: int) -> None:
 def _opinions(file: Path, database, settings, device: str | None) -> None:
     import torch
 
-    from ...models.fine_tuning import draw_curve, train_on_opinions
+    from ...models.opinion_model import draw_curve, train_on_opinions
     from ...models.saving import save_model
     from ...store import check_folder
 

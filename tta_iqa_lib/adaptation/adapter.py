@@ -64,7 +64,7 @@ class Adapter:
         episodes_per_pass: so many episodes `predict` and `run(groups=…)` adapt in one pass. The same result to rounding.
         recipe: all of that in one value, instead of the single settings.
         capture: on a GPU, record the passes at the first batch of a shape and replay them from then on (see `Replays`). Losses
-            and their copies must ask the device for no value; streams are not recorded.
+            and their copies must ask the device for no value; streams are not recorded. Then use it from one thread at a time.
 
     Raises:
         TypeError, ValueError: no quality model, or impossible settings; settings of the optimiser without a loss.

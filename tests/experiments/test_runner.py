@@ -319,3 +319,19 @@ def test_the_stored_summary_is_that_of_the_stored_scores():
     assert (stored.value, stored.low, stored.high) == pytest.approx((again.value, again.low, again.high), abs=1e-3)
     with pytest.raises(KeyError, match="no difference"):
         analysis.stored_difference(results, "order", "gc")
+
+
+def touch(folder: str, name: str) -> str:
+    """A job that leaves a trace, and takes its time."""
+    Path(folder, name).touch()
+    time.sleep(0.2)
+    return name
+
+
+def test_where_the_caller_stops_what_has_not_begun_is_not_begun(tmp_path):
+    """A pool that is left by an interrupt would otherwise do all the rest first, and throw it away."""
+    found = experiments.side_by_side(touch, {str(i): (str(tmp_path), str(i)) for i in range(60)}, 1)
+    next(found)
+    with pytest.raises(KeyboardInterrupt):
+        found.throw(KeyboardInterrupt())
+    assert 1 <= len(list(tmp_path.iterdir())) < 20

@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import subprocess
 import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -28,6 +30,8 @@ from .grids import Grid
 from .methods import METHODS, SOURCES, Method
 from .runs import load_target, run_one
 from .seeds import Seeds
+
+Job = TypeVar("Job")
 
 
 def runs_store(grid: Grid) -> Store:
@@ -65,23 +69,12 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
             load_target(target)
         if "ttt" in grid.methods:
             tinyshift("source/train")
-        # Fresh interpreters: a forked copy of PyTorch's threads can hang.
-        context = multiprocessing.get_context("spawn")
         workers = processes or min(len(open_runs), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
-            jobs = {pool.submit(run_one, *settings[run]): run for run in open_runs}
-            try:
-                for job in tqdm(
-                    as_completed(jobs),
-                    total=len(names),
-                    initial=len(names) - len(jobs),
-                    desc="runs",
-                    disable=not progress,
-                ):
-                    scores[jobs[job]] = store.put(names[jobs[job]], job.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        arguments = {run: settings[run] for run in open_runs}
+        done = side_by_side(run_one, arguments, workers)
+        bar = tqdm(done, total=len(names), initial=len(names) - len(open_runs), desc="runs", disable=not progress)
+        for run, found in bar:
+            scores[run] = store.put(names[run], found)
     truth, runs = {}, []
     for target in grid.targets:
         _, quality, content = load_target(target, grid.images)
@@ -109,6 +102,24 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
         "settings_commit": settings_commit(),
     }
     return {"about": about, "truth": truth, "runs": runs}
+
+
+def side_by_side(
+    function: Callable, arguments: Mapping[Job, Sequence], processes: int
+) -> Generator[tuple[Job, Any], None, None]:
+    """(job, `function(*arguments[job])`) of each job as it ends, so many at a time, each in a process of one CPU thread.
+
+    Where the caller stops, or is interrupted, those that have not begun are not begun.
+    """
+    context = multiprocessing.get_context("spawn")  # fresh interpreters: a forked copy of PyTorch's threads can hang
+    with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
+        jobs = {pool.submit(function, *given): job for job, given in arguments.items()}
+        try:
+            for done in as_completed(jobs):
+                yield jobs[done], done.result()
+        finally:
+            for waiting in jobs:
+                waiting.cancel()
 
 
 def start_worker() -> None:

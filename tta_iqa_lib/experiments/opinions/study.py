@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +18,7 @@ from ...models.quality import QualityModel
 from ...models.training import as_float
 from ...store import Store
 from ..baselines import QuantileMatching, Stream, source_quantiles
-from ..runner import settings_commit, start_worker
+from ..runner import settings_commit, side_by_side
 from ..seeds import Seeds
 from .methods import GRIDS, METHODS, ONLINE
 from .pack import Pack, read_pack
@@ -187,14 +184,15 @@ def run_study(
         for training in trainings:
             train_source(pack, *training, scale, Path(place.sources), place.device, progress)
     else:  # one training keeps a GPU busy for a small part of the time
-        for _ in _side_by_side(_train, place, trainings, processes, "trainings", progress):
+        done = side_by_side(_train, {training: (place, training) for training in trainings}, processes)
+        for _ in tqdm(done, total=len(trainings), desc="trainings", disable=not progress):
             pass
     runs_by_target = sorted(runs, key=lambda run: (str(run.target), run.seed))  # so that a worker reads few of them
     if processes == 1:
-        bar = tqdm(runs_by_target, desc="runs", disable=not progress)
-        scores = {run: run_one(place, run) for run in bar}
+        done = ((run, run_one(place, run)) for run in runs_by_target)
     else:
-        scores = dict(_side_by_side(run_one, place, runs_by_target, processes, "runs", progress))
+        done = side_by_side(run_one, {run: (place, run) for run in runs_by_target}, processes)
+    scores = dict(tqdm(done, total=len(runs), desc="runs", disable=not progress))
     truth, kept = {}, []
     for target in dict.fromkeys(run.target for run in runs):
         _, opinions, content = load_target(pack, target, scale)
@@ -238,21 +236,6 @@ def run_study(
 
 def _train(place: Place, training: tuple[str, int]) -> None:
     train_source(_pack(place.pack), *training, SCALES[place.scale], Path(place.sources), place.device, progress=False)
-
-
-def _side_by_side(
-    function: Callable, place: Place, jobs: Sequence, processes: int, name: str, progress: bool
-) -> Iterator[tuple]:
-    """(job, `function(place, job)`) of each job as it ends, so many at a time, each in a process of one CPU thread."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=start_worker) as pool:
-        of = {pool.submit(function, place, job): job for job in jobs}
-        try:
-            for done in tqdm(as_completed(of), total=len(of), desc=name, disable=not progress):
-                yield of[done], done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _about_sources(place: Place, runs: list[Run]) -> dict[str, list[float]]:

@@ -97,7 +97,15 @@ def test_one_folder_does_for_all_assignments_of_a_course(tmp_path):
     assert "22\tanna" in run(*command).stdout
     assert {p.name for p in (out / "anna").iterdir()} == {"a2_rank.html", "a4_loop.html"}
     report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
-    assert "1 students; of 22 points the mean is 18.0" in report.stdout
+    assert "1 students; of 22 points the mean is 22.0" in report.stdout
+    before = written.read_bytes()
+    (tmp_path / "a2_rank" / "anna").rename(tmp_path / "a2_rank" / "Anna")  # whoever was anna is gone, or has a new name
+    write_notebook(handed_in(SOURCE, student="ben"), tmp_path / "a2_rank" / "ben" / "x.ipynb")
+    assert "18\tAnna" in run(*command).stdout
+    write_notebook(handed_in(SOURCE, student="carl"), tmp_path / "a2_rank" / "carl" / "x.ipynb")
+    report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
+    assert "2 students; of 22 points the mean is 18.0" in report.stdout and "1 of 3 are not graded" in report.stderr
+    assert b"anna,in_words,4," in before and "anna,in_words,4," in written.read_text("utf-8")
 
 
 def test_one_failure_stops_one_grade_and_not_the_batch(submissions, monkeypatch):

@@ -167,8 +167,12 @@ def describe(
 
     found = _read(assignment)
     try:
-        lines = report_lines(found, load_grades(out, found), find_submissions(submissions, found))
+        handed_in = find_submissions(submissions, found)
+        grades = load_grades(out, found, handed_in)
+        lines = report_lines(found, grades, handed_in)
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    if len(grades) < len(handed_in):
+        report(f"{len(handed_in) - len(grades)} of {len(handed_in)} are not graded yet, and not in this report")
     print_lines(lines)

@@ -26,14 +26,20 @@ def cell(text: str) -> str:
     return "'" + text if text.startswith(FORMULA) else text
 
 
-def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path) -> None:
-    """Give each written answer the points that stand in the table, and write the table anew: with all answers there are now.
+def written_table(out: Path, assignment: str) -> Path:
+    """Where it lies, by the name of the assignment."""
+    return out / f"{assignment}-written.csv"
+
+
+def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path, anew: bool = True) -> None:
+    """Give each written answer the points that stand in the table.
 
     Lines of students who are not among the grades stay as they are.
 
     Args:
         possible: points of each item.
         path: of the table; it need not be there.
+        anew: write the table, too, with all answers there are now.
 
     Raises:
         ValueError: it is no such table, or holds points that cannot be; it is left as it was.
@@ -49,7 +55,7 @@ def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path) -> 
             if answer or row.get("points"):
                 new = {"student": grade.student, "item": item, "points": "", "comment": ""}
                 rows[grade.student, item] = new | row | {"answer": answer}
-    if rows:
+    if rows and anew:
         # With a mark at the beginning, by which Excel knows the letters.
         with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
             writer = csv.DictWriter(file, HEAD, extrasaction="ignore")

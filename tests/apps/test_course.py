@@ -1,10 +1,13 @@
 """The course on the command line: an instructor's path and a student's."""
 
+import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -106,6 +109,18 @@ def test_one_folder_does_for_all_assignments_of_a_course(tmp_path):
     report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
     assert "2 students; of 22 points the mean is 18.0" in report.stdout and "1 of 3 are not graded" in report.stderr
     assert b"anna,in_words,4," in before and "anna,in_words,4," in written.read_text("utf-8")
+
+
+def test_notebooks_of_another_assignment_are_one_line(tmp_path):
+    """A folder a student, with all that they handed in."""
+    from tta_iqa_lib.teaching.kit.submissions import collect
+
+    for student in ("anna", "ben"):
+        for source in (SOURCE, assignment("a1_scoring"), assignment("a4_loop")):
+            write_notebook(handed_in(source, student=student), tmp_path / student / f"{source.name}.ipynb")
+    found, odd = collect(tmp_path, SOURCE)
+    assert set(found) == {"anna", "ben"}
+    assert odd == [f"2 notebooks were released as {name}" for name in ("a1_scoring", "a4_loop")]
 
 
 def test_one_failure_stops_one_grade_and_not_the_batch(submissions, monkeypatch):
@@ -217,6 +232,41 @@ if __name__ == "__main__":
     lines = sorted(done.stdout.splitlines())
     assert [line.split()[:2] for line in lines] == [["anna", "0"], ["ben", "18"], ["carl", "0"], ["dora", "0"]]
     assert "ended from outside" in lines[0] and "no notebook" in lines[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal of Unix")
+def test_an_interruption_ends_at_once_and_keeps_what_is_done(submissions):
+    """anna is graded, ben takes minutes, and others wait. A terminal interrupts all processes in it."""
+    for name in "abcdef":
+        write_notebook(handed_in(SOURCE), submissions / name / "a2_rank.ipynb")
+    program = submissions.parent / "program.py"
+    program.write_text("""
+import time
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.teaching.kit import grade
+def slow(source, path, student, key, limits):
+    if student != "anna":
+        time.sleep(200)
+    return grade.Grade(student, source.name, digest=grade.digest_of(source, path, student, key))
+grade.grade_one = slow
+if __name__ == "__main__":
+    app()
+""")
+    out = submissions.parent / "grades"
+    command = [sys.executable, program, "course", "grade", SOURCE.path, submissions, "--key", "k", "--out", out]
+    here = os.environ | {"PYTHONPATH": str(Path(grading.__file__).parents[3])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=here, start_new_session=True) as process:
+        kept, deadline = out / ".grades" / "a2_rank" / "anna.json", time.monotonic() + 120
+        while not kept.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130 and "stopped; 1 of 8 are kept: start it again" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def grade(
     from tqdm import tqdm
 
     from ...store import check_folder
-    from ...teaching.kit.grade import grade_all
+    from ...teaching.kit.grade import grade_all, kept_grades
     from ...teaching.kit.pages import write_pages
     from ...teaching.kit.submissions import collect
 
@@ -144,6 +144,10 @@ def grade(
         check_folder(out)
         grades = grade_all(found, handed_in, out, key, processes)
         marked = write_pages(tqdm(grades, desc="notebooks", total=len(handed_in), file=sys.stderr), found, out)
+    except KeyboardInterrupt:
+        kept = len(kept_grades(found, handed_in, out, key))
+        report(f"stopped; {kept} of {len(handed_in)} are kept: start it again")
+        raise typer.Exit(130) from None
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None

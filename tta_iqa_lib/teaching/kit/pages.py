@@ -51,10 +51,11 @@ def student_page(grade: Grade, title: str, possible: dict[str, float]) -> str:
         for k, v in grade.answers.items()
         if v
     )
+    problem = f"<p>{escape(grade.problem)}</p>\n" if grade.problem else ""
     heading = f"{escape(title)}: {escape(grade.student)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>\n{problem}'
         f"<p><strong>{grade.points:g} of {sum(possible.values()) - waiting:g} points.</strong>{rest}</p>\n"
         "<table><thead><tr><th>part</th><th>what the tests say</th><th>points</th></tr></thead>\n"
         f"<tbody>{''.join(rows)}</tbody></table>\n"

@@ -37,8 +37,17 @@ def submissions(tmp_path):
 
 
 def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return {row["student"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_roster_is_read_as_any_spreadsheet_saves_it(mark, tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "cp1252"):
+        path, out = tmp_path / "roster.csv", tmp_path / encoding
+        path.write_text(f"Name{mark}Mail\nJörg{mark}j@x.org\n", encoding=encoding)
+        result = run("release", SOURCE.path, "--students", path, "--out", out)
+        assert result.exit_code == 0 and [entry.name for entry in out.iterdir() if entry.is_dir()] == ["Jörg"]
 
 
 def test_each_student_gets_a_notebook_with_numbers_of_their_own(submissions):
@@ -59,7 +68,8 @@ def test_a_student_hears_what_is_missing_and_a_copy_is_kept(submissions):
     write_notebook(handed_in(SOURCE, student="anna", key="k"), path)
     result = run("validate", path)
     assert result.exit_code == 0 and "Ready to hand in." in result.stdout, result.stdout
-    assert run("validate", path).exit_code == 0
+    result = run("validate", path)
+    assert result.exit_code == 0 and "the last copy is the same: '" in result.stderr
     assert len(list((path.parent / "backups").glob("*.ipynb"))) in (2, 3)  # two in one second are one
 
 
@@ -157,13 +167,21 @@ def test_whose_a_notebook_is(tmp_path):
         "ben/backups/x.ipynb": mine,
         "Assignment_1234.ipynb": mine,
         "cleo_a2_rank.ipynb": stripped,
+        "fred-a2_rank-final.ipynb": stripped,
         "dora/other.ipynb": other,
         "evil.ipynb": evil,
     }.items():
         write_notebook(notebook, tmp_path / place)
-    assert set(find_submissions(tmp_path, SOURCE)) == {"anna", "ben", "cleo", "_.._evil"}
+    assert set(find_submissions(tmp_path, SOURCE)) == {"anna", "ben", "cleo", "_.._evil", "fred-final"}
     write_notebook(mine, tmp_path / "emil_a2_rank.ipynb")  # two say they were anna's
-    assert set(find_submissions(tmp_path, SOURCE)) == {"Assignment_1234", "emil", "ben", "cleo", "_.._evil"}
+    assert set(find_submissions(tmp_path, SOURCE)) == {
+        "Assignment_1234",
+        "emil",
+        "ben",
+        "cleo",
+        "_.._evil",
+        "fred-final",
+    }
 
 
 def test_what_is_not_graded_is_said(tmp_path):

@@ -41,8 +41,11 @@ def _read(path: Path):
 
 def _roster(path: Path) -> list[str]:
     """The first column, without its heading. Names become folders."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    from ...teaching.kit.written import spreadsheet_text
+
+    lines = spreadsheet_text(path).splitlines()
+    delimiter = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
+    names = [row[0].strip() for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
     names = names[1:] if names and names[0].lower() in HEADERS else names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -110,12 +113,11 @@ def validate(notebook: Annotated[Path, typer.Argument(help="Your notebook, saved
 
     try:
         lines, complete = check(notebook)
-        copy = keep_copy(notebook)
+        copy, new = keep_copy(notebook)
     except (NotebookError, OSError) as error:
         report(str(error))
         raise typer.Exit(2) from None
-    if copy:
-        report(f"a copy is kept in '{copy}'")
+    report(f"a copy is kept in '{copy}'" if new else f"the last copy is the same: '{copy}'")
     print_lines([*lines, "Ready to hand in." if complete else "Not everything is there yet."])
     raise typer.Exit(0 if complete else 1)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ...store.files import atomic_write
 from .grade import Grade
 from .source import Assignment
-from .written import cell, take_up, written_table
+from .written import FOR_EXCEL, cell, take_up, written_table
 
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
@@ -76,7 +76,7 @@ def write_pages(grades: Iterable[Grade], assignment: Assignment, out: Path) -> l
     take_up(grades, possible, written_table(out, assignment.name))
     with (
         atomic_write(out / f"{assignment.name}.csv") as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
+        partial.open("w", newline="", encoding=FOR_EXCEL) as file,
     ):
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out_of", *possible, "notes"])

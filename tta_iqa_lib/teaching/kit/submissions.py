@@ -71,10 +71,9 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
 
 
 def _stem(path: Path, name: str) -> str:
-    stem = path.stem
-    for joint in "_-. ":
-        stem = stem.removesuffix(joint + name).removeprefix(name + joint)
-    return stem
+    joint, name = r"[-_. ]", re.escape(name)
+    stem = re.sub(f"^{name}{joint}|{joint}{name}$", "", path.stem)
+    return re.sub(f"{joint}{name}(?={joint})", "", stem)
 
 
 def _file_name(student: str) -> str:

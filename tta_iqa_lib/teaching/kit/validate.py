@@ -17,16 +17,16 @@ from .source import ABOUT, NotebookError, cells_of, read_notebook
 from .submissions import BACKUPS
 
 
-def keep_copy(path: Path) -> Path | None:
-    """Copy a notebook into the folder backups beside it, under the time of day; None if the last copy is the same."""
+def keep_copy(path: Path) -> tuple[Path, bool]:
+    """Copy a notebook into the folder backups beside it, under the time of day; or the last copy and False, if it is the same."""
     folder = path.parent / BACKUPS
     last = max(folder.glob(f"{path.stem}-*.ipynb"), default=None)
     if last and last.read_bytes() == path.read_bytes():
-        return None
+        return last, False
     folder.mkdir(exist_ok=True)
     copy = folder / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}.ipynb"
     shutil.copyfile(path, copy)
-    return copy
+    return copy, True
 
 
 def validate(path: Path) -> tuple[list[str], bool]:

@@ -1,10 +1,13 @@
 """The course on the command line: an instructor's path and a student's."""
 
+import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -34,8 +37,17 @@ def submissions(tmp_path):
 
 
 def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return {row["student"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_roster_is_read_as_any_spreadsheet_saves_it(mark, tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "cp1252"):
+        path, out = tmp_path / "roster.csv", tmp_path / encoding
+        path.write_text(f"Name{mark}Mail\nJörg{mark}j@x.org\n", encoding=encoding)
+        result = run("release", SOURCE.path, "--students", path, "--out", out)
+        assert result.exit_code == 0 and [entry.name for entry in out.iterdir() if entry.is_dir()] == ["Jörg"]
 
 
 def test_each_student_gets_a_notebook_with_numbers_of_their_own(submissions):
@@ -56,7 +68,8 @@ def test_a_student_hears_what_is_missing_and_a_copy_is_kept(submissions):
     write_notebook(handed_in(SOURCE, student="anna", key="k"), path)
     result = run("validate", path)
     assert result.exit_code == 0 and "Ready to hand in." in result.stdout, result.stdout
-    assert run("validate", path).exit_code == 0
+    result = run("validate", path)
+    assert result.exit_code == 0 and "the last copy is the same: '" in result.stderr
     assert len(list((path.parent / "backups").glob("*.ipynb"))) in (2, 3)  # two in one second are one
 
 
@@ -97,7 +110,27 @@ def test_one_folder_does_for_all_assignments_of_a_course(tmp_path):
     assert "22\tanna" in run(*command).stdout
     assert {p.name for p in (out / "anna").iterdir()} == {"a2_rank.html", "a4_loop.html"}
     report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
-    assert "1 students; of 22 points the mean is 18.0" in report.stdout
+    assert "1 students; of 22 points the mean is 22.0" in report.stdout
+    before = written.read_bytes()
+    (tmp_path / "a2_rank" / "anna").rename(tmp_path / "a2_rank" / "Anna")  # whoever was anna is gone, or has a new name
+    write_notebook(handed_in(SOURCE, student="ben"), tmp_path / "a2_rank" / "ben" / "x.ipynb")
+    assert "18\tAnna" in run(*command).stdout
+    write_notebook(handed_in(SOURCE, student="carl"), tmp_path / "a2_rank" / "carl" / "x.ipynb")
+    report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
+    assert "2 students; of 22 points the mean is 18.0" in report.stdout and "1 of 3 are not graded" in report.stderr
+    assert b"anna,in_words,4," in before and "anna,in_words,4," in written.read_text("utf-8")
+
+
+def test_notebooks_of_another_assignment_are_one_line(tmp_path):
+    """A folder a student, with all that they handed in."""
+    from tta_iqa_lib.teaching.kit.submissions import collect
+
+    for student in ("anna", "ben"):
+        for source in (SOURCE, assignment("a1_scoring"), assignment("a4_loop")):
+            write_notebook(handed_in(source, student=student), tmp_path / student / f"{source.name}.ipynb")
+    found, odd = collect(tmp_path, SOURCE)
+    assert set(found) == {"anna", "ben"}
+    assert odd == [f"2 notebooks were released as {name}" for name in ("a1_scoring", "a4_loop")]
 
 
 def test_one_failure_stops_one_grade_and_not_the_batch(submissions, monkeypatch):
@@ -134,13 +167,21 @@ def test_whose_a_notebook_is(tmp_path):
         "ben/backups/x.ipynb": mine,
         "Assignment_1234.ipynb": mine,
         "cleo_a2_rank.ipynb": stripped,
+        "fred-a2_rank-final.ipynb": stripped,
         "dora/other.ipynb": other,
         "evil.ipynb": evil,
     }.items():
         write_notebook(notebook, tmp_path / place)
-    assert set(find_submissions(tmp_path, SOURCE)) == {"anna", "ben", "cleo", "_.._evil"}
+    assert set(find_submissions(tmp_path, SOURCE)) == {"anna", "ben", "cleo", "_.._evil", "fred-final"}
     write_notebook(mine, tmp_path / "emil_a2_rank.ipynb")  # two say they were anna's
-    assert set(find_submissions(tmp_path, SOURCE)) == {"Assignment_1234", "emil", "ben", "cleo", "_.._evil"}
+    assert set(find_submissions(tmp_path, SOURCE)) == {
+        "Assignment_1234",
+        "emil",
+        "ben",
+        "cleo",
+        "_.._evil",
+        "fred-final",
+    }
 
 
 def test_what_is_not_graded_is_said(tmp_path):
@@ -209,6 +250,41 @@ if __name__ == "__main__":
     lines = sorted(done.stdout.splitlines())
     assert [line.split()[:2] for line in lines] == [["anna", "0"], ["ben", "18"], ["carl", "0"], ["dora", "0"]]
     assert "ended from outside" in lines[0] and "no notebook" in lines[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal of Unix")
+def test_an_interruption_ends_at_once_and_keeps_what_is_done(submissions):
+    """anna is graded, ben takes minutes, and others wait. A terminal interrupts all processes in it."""
+    for name in "abcdef":
+        write_notebook(handed_in(SOURCE), submissions / name / "a2_rank.ipynb")
+    program = submissions.parent / "program.py"
+    program.write_text("""
+import time
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.teaching.kit import grade
+def slow(source, path, student, key, limits):
+    if student != "anna":
+        time.sleep(200)
+    return grade.Grade(student, source.name, digest=grade.digest_of(source, path, student, key))
+grade.grade_one = slow
+if __name__ == "__main__":
+    app()
+""")
+    out = submissions.parent / "grades"
+    command = [sys.executable, program, "course", "grade", SOURCE.path, submissions, "--key", "k", "--out", out]
+    here = os.environ | {"PYTHONPATH": str(Path(grading.__file__).parents[3])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=here, start_new_session=True) as process:
+        kept, deadline = out / ".grades" / "a2_rank" / "anna.json", time.monotonic() + 120
+        while not kept.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130 and "stopped; 1 of 8 are kept: start it again" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,11 @@ WRONG = [
         {"recipe_budget": 0, "recipe_gain": 0},
         "from 1 to 10",
     ),
+    (
+        "recipe",
+        HEAD + "{'statistics': 'shrink', 'views': 2}",
+        {"recipe_budget": 0, "recipe_gain": 0},
+        "shrink needs a 'value'",
+    ),
     ("recipe", HEAD + "['batch']", {"recipe_budget": 0, "recipe_gain": 0}, "is a dictionary"),
 ]

@@ -10,7 +10,7 @@ import pytest
 from handed_in import COURSE, NAMES, assignment, handed_in
 
 from tta_iqa_lib.teaching.kit import report
-from tta_iqa_lib.teaching.kit.grade import grade_one
+from tta_iqa_lib.teaching.kit.grade import Grade, grade_one
 from tta_iqa_lib.teaching.kit.pages import student_page
 from tta_iqa_lib.teaching.kit.release import ANYONE, release, student_version
 from tta_iqa_lib.teaching.kit.source import HIDDEN, SOLUTION, Assignment, NotebookError, write_notebook
@@ -210,6 +210,26 @@ def test_a_page_shows_points_and_reasons_and_no_test(tmp_path):
         hidden = "\n".join(m[1] for c in source.notebook["cells"] for m in HIDDEN.finditer(c["source"]))
         code = {line.strip() for line in hidden.splitlines() if len(line.strip()) > 12 and '"' not in line}
         assert len(code) > 10 and [line for line in code if line in page] == []
+
+
+def test_of_a_damaged_file_a_student_hears_just_that(tmp_path):
+    source, path = assignment("a2_rank"), tmp_path / "x.ipynb"
+    path.write_bytes(b"\xff\xfe no notebook")
+    grade = grade_one(source, path)
+    page = student_page(grade, source.about["title"], possible(source))
+    assert "<p>Your file could not be read; hand it in again.</p>" in page and "no function" not in page
+    assert {name: mark.of for name, mark in grade.marks.items() if mark} == possible(source) and grade.points == 0
+    assert [report.reasons([grade], item) for item in grade.marks] == [[] for _ in source.items]
+    grade.save(tmp_path / "grade.json")
+    assert Grade.load(tmp_path / "grade.json") == grade
+
+
+def test_a_recipe_that_gains_nothing_has_a_place_on_the_leaderboard(tmp_path):
+    answer = {"recipe": "def recipe():\n    return {'statistics': 'source'}"}
+    source = assignment("a5_project")
+    grade = graded(source, handed_in(source, answer), tmp_path)
+    mark = grade.marks["recipe_gain"]
+    assert mark.points == 0 and report.leaderboard([grade]) == [(ANYONE, round(mark.value, 3))]
 
 
 def test_feedback_holds_nothing_that_the_function_has_seen(tmp_path):

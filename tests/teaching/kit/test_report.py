@@ -46,6 +46,14 @@ def test_the_leaderboard_is_by_what_was_measured():
     assert leaderboard(grades) == [("s2", 0.8), ("s1", 0.7)]
 
 
+def test_equal_values_share_a_place_and_what_gains_nothing_has_one():
+    marks = [Mark(0, 4, "not yet", "why", value) for value in (0.5, 0.8, 0.8, float("nan"), None)]
+    grades = [Grade(f"s{i}", "x", {"in_words": mark}) for i, mark in enumerate(marks)]
+    lines = report_lines(SOURCE, grades, {})
+    board = [line.split() for line in lines[lines.index("Leaderboard") + 1 :]]
+    assert board == [["1", "0.800", "s1"], ["1", "0.800", "s2"], ["3", "0.500", "s0"]]
+
+
 OTHER = {
     "unit_distance": """
 def unit_distance(a, b, s):
@@ -86,13 +94,29 @@ def test_renamed_and_commented_code_is_still_the_same_and_other_work_is_not(tmp_
 
 def test_the_report_says_all_of_it_and_asks_for_grades(tmp_path):
     with pytest.raises(NotebookError, match="grade first"):
-        load_grades(tmp_path, SOURCE)
+        load_grades(tmp_path, SOURCE, ["s0"])
     for i, status in enumerate(("passed", "not yet", "not attempted")):
         marks = {item.name: Mark(item.points if i == 0 else 0, item.points, status, "why") for item in SOURCE.items}
         Grade(f"s{i}", "a2_rank", marks, notes=["odd"] if i else []).save(
             grades_folder(tmp_path, SOURCE) / f"s{i}.json"
         )
-    text = "\n".join(report_lines(SOURCE, load_grades(tmp_path, SOURCE), {}))
+    text = "\n".join(report_lines(SOURCE, load_grades(tmp_path, SOURCE, ["s0", "s1", "s2"]), {}))
     assert "3 students; of 22 points the mean is 7.3, the median 0" in text
     assert "3 ×  why" in text and "s2: odd" in text and "rank_loss" not in text
     assert text.count("33%") == len(SOURCE.items) and text.count("1.00") == len(SOURCE.items)
+
+
+def test_what_nobody_has_read_yet_is_no_zero():
+    """One answer waits, one student wrote none; a share of 0 % would be that student's alone."""
+    rest = {item.name: Mark(1, item.points, "partly") for item in SOURCE.items}
+    grades = [
+        Grade("anna", "a2_rank", rest | {"in_words": None}),
+        Grade("ben", "a2_rank", rest | {"in_words": Mark(0, 4, "not attempted", "no answer")}),
+    ]
+    lines = report_lines(SOURCE, grades, {})
+    at = next(i for i, line in enumerate(lines) if line.startswith("in_words"))
+    assert lines[at].split() == ["in_words", "4", "–", "–"] and lines[at + 1] == "    1 wait for a reader"
+    assert lines[0].endswith("without the answers that nobody has read yet") and "nan" not in "".join(lines)
+    grades[0].marks["in_words"] = Mark(4, 4, "passed")
+    lines = report_lines(SOURCE, grades, {})
+    assert "50%" in lines[at] and "wait" not in lines[at + 1] and "nobody" not in lines[0]

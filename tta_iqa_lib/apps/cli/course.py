@@ -41,8 +41,11 @@ def _read(path: Path):
 
 def _roster(path: Path) -> list[str]:
     """The first column, without its heading. Names become folders."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+    from ...teaching.kit.written import spreadsheet_text
+
+    lines = spreadsheet_text(path).splitlines()
+    delimiter = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
+    names = [row[0].strip() for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
     names = names[1:] if names and names[0].lower() in HEADERS else names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -110,12 +113,11 @@ def validate(notebook: Annotated[Path, typer.Argument(help="Your notebook, saved
 
     try:
         lines, complete = check(notebook)
-        copy = keep_copy(notebook)
+        copy, new = keep_copy(notebook)
     except (NotebookError, OSError) as error:
         report(str(error))
         raise typer.Exit(2) from None
-    if copy:
-        report(f"a copy is kept in '{copy}'")
+    report(f"a copy is kept in '{copy}'" if new else f"the last copy is the same: '{copy}'")
     print_lines([*lines, "Ready to hand in." if complete else "Not everything is there yet."])
     raise typer.Exit(0 if complete else 1)
 
@@ -134,7 +136,7 @@ def grade(
     from tqdm import tqdm
 
     from ...store import check_folder
-    from ...teaching.kit.grade import grade_all
+    from ...teaching.kit.grade import grade_all, kept_grades
     from ...teaching.kit.pages import write_pages
     from ...teaching.kit.submissions import collect
 
@@ -144,6 +146,10 @@ def grade(
         check_folder(out)
         grades = grade_all(found, handed_in, out, key, processes)
         marked = write_pages(tqdm(grades, desc="notebooks", total=len(handed_in), file=sys.stderr), found, out)
+    except KeyboardInterrupt:
+        kept = len(kept_grades(found, handed_in, out, key))
+        report(f"stopped; {kept} of {len(handed_in)} are kept: start it again")
+        raise typer.Exit(130) from None
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
@@ -167,8 +173,12 @@ def describe(
 
     found = _read(assignment)
     try:
-        lines = report_lines(found, load_grades(out, found), find_submissions(submissions, found))
+        handed_in = find_submissions(submissions, found)
+        grades = load_grades(out, found, handed_in)
+        lines = report_lines(found, grades, handed_in)
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    if len(grades) < len(handed_in):
+        report(f"{len(handed_in) - len(grades)} of {len(handed_in)} are not graded yet, and not in this report")
     print_lines(lines)

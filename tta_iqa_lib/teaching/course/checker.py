@@ -11,7 +11,11 @@ import torch
 
 
 class Wrong(Exception):
-    """The reader's answer is not right; the message says what to think about."""
+    """The reader's answer is not right; the message says what to think about. `value`: what was measured, if anything was."""
+
+    def __init__(self, message: str, value: float | None = None):
+        super().__init__(message)
+        self.value = value
 
 
 @dataclass(frozen=True)

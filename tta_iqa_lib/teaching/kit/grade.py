@@ -6,11 +6,12 @@ import ast
 import contextlib
 import hashlib
 import json
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ...store.files import atomic_write
 from ..course.checker import Wrong
 from .functions import Found, Notebook
 from .kernel import undumpable
-from .marking import Mark
+from .marking import NOT_ATTEMPTED, Mark
 from .release import ANSWER, ANYONE
 from .sandbox import Remote
 from .source import Assignment, Item, NotebookError, cells_of, read_notebook
@@ -38,6 +39,7 @@ class Grade:
         marks: by item; a written question that nobody has read yet has None.
         answers: to the written questions.
         notes: for the instructor: what was unusual.
+        problem: for the student: why nothing could be graded.
         digest: of all that decides the grade; a grade with another digest is made again.
     """
 
@@ -47,6 +49,7 @@ class Grade:
     answers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     digest: str = ""
+    problem: str = ""
 
     @property
     def points(self) -> float:
@@ -97,8 +100,11 @@ def grade_one(
     try:
         handed_in = read_notebook(path)
     except NotebookError:
-        handed_in = {"cells": []}
         grade.notes.append("the file is no notebook")
+        grade.problem = "Your file could not be read; hand it in again."
+        grade.marks = {item.name: Mark(0, item.points, NOT_ATTEMPTED) for item in assignment.items}
+        grade.answers = {item.name: "" for item in assignment.items if not item.test}
+        return grade
     cells = cells_of(handed_in)
     constants, notes = _numbers(assignment, cells, released_as(path), student, key)
     notebook = Notebook(cells, assignment.given(constants))
@@ -116,7 +122,7 @@ def grade_one(
                 answer = answer[:LONGEST_ANSWER]
             empty = answer in ("", ANSWER)
             grade.answers[item.name] = "" if empty else answer
-            grade.marks[item.name] = Mark(0, item.points, "not attempted", "no answer") if empty else None
+            grade.marks[item.name] = Mark(0, item.points, NOT_ATTEMPTED, "no answer") if empty else None
     return grade
 
 
@@ -170,18 +176,26 @@ def _absent(found: Found) -> Callable:
     return call
 
 
-Task = tuple[Assignment, Path, str, str, Limits | None]
+Task = tuple[Assignment, Path, Path, str, str, Limits | None]
 
 
 def _safely(task: Task) -> Grade:
-    """One failure stops one grade, not the batch."""
-    assignment, path, student, key, limits = task
+    """One failure stops one grade, not the batch. What is graded is kept at once, whatever becomes of the batch."""
+    assignment, path, folder, student, key, limits = task
     undumpable()
     try:
-        return grade_one(assignment, path, student, key, limits)
+        grade = grade_one(assignment, path, student, key, limits)
     except Exception as error:
-        note = f"could not be graded, {type(error).__name__}: {error}"
-        return Grade(student, assignment.name, notes=[note])
+        grade = Grade(student, assignment.name, notes=[f"could not be graded, {type(error).__name__}: {error}"])
+    grade.save(folder / f"{student}.json")
+    return grade
+
+
+def kept_grades(assignment: Assignment, submissions: dict[str, Path], out: Path, key: str = "") -> list[Grade]:
+    """What `grade_all` has kept in OUT, of notebooks that have not changed since."""
+    folder = grades_folder(out, assignment)
+    stored = {student: Grade.load(folder / f"{student}.json") for student in submissions}
+    return [g for s, g in stored.items() if g and g.digest == digest_of(assignment, submissions[s], s, key)]
 
 
 def grade_all(
@@ -197,38 +211,49 @@ def grade_all(
     Grades are kept in OUT/.grades, one file a student: started again, this goes on where it stopped, and grades only what has
     changed.
     """
-    kept = grades_folder(out, assignment)
-    tasks = []
-    for student, path in submissions.items():
-        stored = Grade.load(kept / f"{student}.json")
-        if stored and stored.digest == digest_of(assignment, path, student, key):
-            yield stored
-        else:
-            tasks.append((assignment, path, student, key, limits))
+    kept = kept_grades(assignment, submissions, out, key)
+    yield from kept
+    done, folder = {grade.student for grade in kept}, grades_folder(out, assignment)
+    tasks = [(assignment, path, folder, s, key, limits) for s, path in submissions.items() if s not in done]
     many = processes > 1 and len(tasks) > 1
-    for grade in _in_workers(tasks, processes) if many else map(_safely, tasks):
-        grade.save(kept / f"{grade.student}.json")
-        yield grade
+    yield from _in_workers(tasks, processes) if many else map(_safely, tasks)
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of this block, and processes that start in it never hear it. Not on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_workers(tasks: list[Task], processes: int) -> Iterator[Grade]:
     """Each grade as soon as it is there. A worker that dies (no memory is left, say) takes one grade with it, and no other."""
     while tasks:
-        lost = []
+        lost, others = [], set(active_children())
         with ProcessPoolExecutor(processes, get_context("spawn"), initializer=start_worker) as pool:
-            jobs = {pool.submit(_safely, task): task for task in tasks}
             try:
+                with _interrupts_later():
+                    jobs = {pool.submit(_safely, task): task for task in tasks}
                 for job in as_completed(jobs):
                     if not isinstance(job.exception(), BrokenProcessPool):
                         yield job.result()
                 lost = [task for job, task in jobs.items() if job.exception()]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException:  # the pool would first work off all jobs; without workers it ends
+                for worker in set(active_children()) - others:
+                    worker.terminate()
                 raise
         if processes == 1 and lost:  # one after another: it was at the first of them
-            source, _, student, *_ = lost[0]
+            source, _, folder, student, *_ = lost[0]
             note = "could not be graded: the process that graded it was ended from outside, or ran out of memory"
-            yield Grade(student, source.name, notes=[note])
+            grade = Grade(student, source.name, notes=[note])
+            grade.save(folder / f"{student}.json")
+            yield grade
             tasks = lost[1:]
         else:  # no more than these lay with the workers
             yield from _in_workers(lost[: processes + 1], 1)

@@ -20,8 +20,8 @@ class Partly(Wrong):
     def __init__(self, share: float, message: str, value: float | None = None):
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1; got {share}")
-        super().__init__(message)
-        self.share, self.value = share, value
+        super().__init__(message, value)
+        self.share = share
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,9 @@ def mark(test: Callable, *functions: Callable, points: float) -> Mark:
     except Partly as wrong:
         return Mark(round(wrong.share * points, 2), points, "partly", str(wrong), wrong.value)
     except Wrong as wrong:
-        return Mark(0, points, "not yet", str(wrong))
-    except Stopped as stopped:
-        return Mark(0, points, "not yet", f"the function gave no answer: {stopped}")
-    except StudentError as error:
-        return Mark(0, points, "not yet", _what_happened(error))
+        return Mark(0, points, "not yet", str(wrong), wrong.value)
+    except (StudentError, Stopped) as error:
+        return Mark(0, points, "not yet", what_happened(error))
     except Exception as error:  # where the function is called directly, or its answer is of no use to the test
         return Mark(
             0,
@@ -83,7 +81,10 @@ def _attempted(function: Callable) -> Callable:
     return call
 
 
-def _what_happened(error: StudentError) -> str:
+def what_happened(error: StudentError | Stopped) -> str:
+    """In words for the student."""
+    if isinstance(error, Stopped):
+        return f"the function gave no answer: {error}"
     if error.kind == "NotImplementedError":
         return "a part of the function still raises NotImplementedError"
     if error.kind == "unreadable":

@@ -13,7 +13,7 @@ from pathlib import Path
 from ...store.files import atomic_write
 from .grade import Grade
 from .source import Assignment
-from .written import cell, take_up
+from .written import FOR_EXCEL, cell, take_up, written_table
 
 STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
@@ -51,10 +51,11 @@ def student_page(grade: Grade, title: str, possible: dict[str, float]) -> str:
         for k, v in grade.answers.items()
         if v
     )
+    problem = f"<p>{escape(grade.problem)}</p>\n" if grade.problem else ""
     heading = f"{escape(title)}: {escape(grade.student)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{heading}</h1>\n{problem}'
         f"<p><strong>{grade.points:g} of {sum(possible.values()) - waiting:g} points.</strong>{rest}</p>\n"
         "<table><thead><tr><th>part</th><th>what the tests say</th><th>points</th></tr></thead>\n"
         f"<tbody>{''.join(rows)}</tbody></table>\n"
@@ -72,10 +73,10 @@ def write_pages(grades: Iterable[Grade], assignment: Assignment, out: Path) -> l
     """
     possible = {item.name: item.points for item in assignment.items}
     grades = sorted(grades, key=lambda g: g.student)
-    take_up(grades, possible, out / f"{assignment.name}-written.csv")
+    take_up(grades, possible, written_table(out, assignment.name))
     with (
         atomic_write(out / f"{assignment.name}.csv") as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
+        partial.open("w", newline="", encoding=FOR_EXCEL) as file,
     ):
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out_of", *possible, "notes"])

@@ -46,8 +46,11 @@ def adapter_of(recipe: Any) -> Adapter:
     steps, losses = recipe.get("steps", 3), recipe.get("losses") or {}
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise Wrong(f"steps must be a whole number from 1 to {MOST_STEPS}")
+    name = recipe.get("statistics", "source")
+    if name in ("blend", "shrink") and "value" not in recipe:
+        raise Wrong(f"{name} needs a 'value', a number")
     try:
-        rule = RULES[recipe.get("statistics", "source")]
+        rule = RULES[name]
         statistics = rule(float(recipe["value"])) if "value" in recipe else rule()
         if "first" in recipe:
             statistics = First(statistics, float(recipe["first"]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import SequenceMatcher
 from itertools import combinations
+from math import isfinite, isnan
 from pathlib import Path
 from statistics import mean, median
 
@@ -14,18 +15,21 @@ import numpy as np
 from .functions import Notebook
 from .grade import Grade, grades_folder
 from .source import Assignment, NotebookError, cells_of, read_notebook
+from .written import take_up, written_table
 
 
-def load_grades(out: Path, assignment: Assignment) -> list[Grade]:
-    """The grades of an assignment that `grade` has kept in OUT.
+def load_grades(out: Path, assignment: Assignment, students: Collection[str]) -> list[Grade]:
+    """The grades of these students that `grade` has kept in OUT, with the points of their written answers.
 
     Raises:
         NotebookError: there are none.
+        ValueError: the table of written answers cannot be read (`written.take_up`).
     """
-    paths = sorted(grades_folder(out, assignment).glob("*.json"))
-    found = [grade for path in paths if (grade := Grade.load(path)) and grade.student == path.stem]
+    kept = grades_folder(out, assignment)
+    found = [grade for student in sorted(students) if (grade := Grade.load(kept / f"{student}.json"))]
     if not found:
         raise NotebookError(f"no grades of {assignment.name} in '{out}': grade first")
+    take_up(found, {i.name: i.points for i in assignment.items}, written_table(out, assignment.name), anew=False)
     return found
 
 
@@ -93,18 +97,21 @@ def alike(
 
 
 def leaderboard(grades: Sequence[Grade]) -> list[tuple[str, float]]:
-    """(student, what the tests measured), the best first; empty where they measured nothing."""
-    values = [
-        (g.student, max(v)) for g in grades if (v := [m.value for m in g.marks.values() if m and m.value is not None])
-    ]
-    return sorted(values, key=lambda pair: -pair[1])
+    """(student, what the tests measured, to a thousandth), the best first; empty where they measured nothing."""
+    measured = {
+        g.student: [m.value for m in g.marks.values() if m and m.value is not None and isfinite(m.value)]
+        for g in grades
+    }
+    return sorted(((s, round(max(v), 3)) for s, v in measured.items() if v), key=lambda pair: -pair[1])
 
 
 def report_lines(assignment: Assignment, grades: Sequence[Grade], submissions: dict[str, Path]) -> list[str]:
     """The whole report, as lines of text."""
     points, of = [g.points for g in grades], sum(i.points for i in assignment.items)
     middle = f"the mean is {mean(points):.1f}, the median {median(points):g}"
-    lines = [f"{assignment.about['title']}: {len(grades)} students; of {of:g} points {middle}"]
+    waiting = {i.name: sum(i.name in g.marks and g.marks[i.name] is None for g in grades) for i in assignment.items}
+    unread = ", without the answers that nobody has read yet" if any(waiting.values()) else ""
+    lines = [f"{assignment.about['title']}: {len(grades)} students; of {of:g} points {middle}{unread}"]
     edges = np.linspace(0, of, 11)
     counts = np.histogram(points, edges)[0]
     lines += [
@@ -113,15 +120,20 @@ def report_lines(assignment: Assignment, grades: Sequence[Grade], submissions: d
     ]
     lines += ["", f"{'item':24s}{'points':>8s}{'earned':>8s}{'discrimination':>16s}"]
     for item in assignment.items:
+        if waiting[item.name]:  # those who wrote nothing have been marked, and would stand for all
+            lines.append(f"{item.name:24s}{item.points:8g}{'–':>8s}{'–':>16s}")
+            lines.append(f"    {waiting[item.name]} wait for a reader")
+            continue
         share, tells = difficulty(grades, item.name), discrimination(grades, item.name)
-        lines.append(f"{item.name:24s}{item.points:8g}{share:8.0%}{tells:16.2f}")
+        figures = f"{'–' if isnan(share) else f'{share:.0%}':>8s}{'–' if isnan(tells) else f'{tells:.2f}':>16s}"
+        lines.append(f"{item.name:24s}{item.points:8g}{figures}")
         lines += [f"    {n} ×  {reason}" for n, reason in reasons(grades, item.name)[:3]]
     board = leaderboard(grades)
     if board:
         lines += [
             "",
             "Leaderboard",
-            *(f"{place:4d}  {value:.3f}  {student}" for place, (student, value) in enumerate(board, 1)),
+            *(f"{1 + sum(v > value for _, v in board):4d}  {value:.3f}  {student}" for student, value in board),
         ]
     same = alike(assignment, submissions)
     if same:

@@ -32,7 +32,8 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
         raise NotebookError(f"no folder of submissions: '{folder}'")
     found: dict[str, list[Path]] = {}
     loose: dict[str, list[Path]] = {}
-    odd = []
+    odd: list[str] = []
+    others: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.ipynb")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") or part == BACKUPS for part in inside.parts) or not path.is_file():
@@ -42,11 +43,14 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
             continue
         about = released_as(path)
         if about.get("name", assignment.name) != assignment.name:
-            odd.append(f"'{inside}' was released as {str(about['name'])[:80]}")
+            others.setdefault(str(about["name"])[:80], []).append(inside)
         elif len(inside.parts) > 1:
             found.setdefault(PLATFORM.sub("", inside.parts[0]), []).append(path)
         else:
             loose.setdefault(str(about.get("student", ANYONE)), []).append(path)
+    for name, paths in others.items():
+        those = f"'{paths[0]}' was" if len(paths) == 1 else f"{len(paths)} notebooks were"
+        odd.append(f"{those} released as {name}")
     for student, paths in loose.items():
         for path in paths:  # two that were released to one student: at least one of them is somebody else's
             sure = student != ANYONE and len(paths) == 1
@@ -67,10 +71,9 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
 
 
 def _stem(path: Path, name: str) -> str:
-    stem = path.stem
-    for joint in "_-. ":
-        stem = stem.removesuffix(joint + name).removeprefix(name + joint)
-    return stem
+    joint, name = r"[-_. ]", re.escape(name)
+    stem = re.sub(f"^{name}{joint}|{joint}{name}$", "", path.stem)
+    return re.sub(f"{joint}{name}(?={joint})", "", stem)
 
 
 def _file_name(student: str) -> str:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from ..course.checker import Wrong
 from .functions import Notebook
 from .grade import remote_functions
+from .marking import what_happened
+from .release import ANSWER
+from .sandbox import Stopped, StudentError
 from .source import ABOUT, NotebookError, cells_of, read_notebook
 from .submissions import BACKUPS
 
 
-def keep_copy(path: Path) -> Path | None:
-    """Copy a notebook into the folder backups beside it, under the time of day; None if the last copy is the same."""
+def keep_copy(path: Path) -> tuple[Path, bool]:
+    """Copy a notebook into the folder backups beside it, under the time of day; or the last copy and False, if it is the same."""
     folder = path.parent / BACKUPS
     last = max(folder.glob(f"{path.stem}-*.ipynb"), default=None)
     if last and last.read_bytes() == path.read_bytes():
-        return None
+        return last, False
     folder.mkdir(exist_ok=True)
     copy = folder / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}.ipynb"
     shutil.copyfile(path, copy)
-    return copy
+    return copy, True
 
 
 def validate(path: Path) -> tuple[list[str], bool]:
@@ -41,6 +46,7 @@ def validate(path: Path) -> tuple[list[str], bool]:
     found = {name: code.find(name) for name in names}
     lines = [f"✗ Python cannot read {where}" for where in code.unreadable]
     lines += [f"{'○' if f.stub else '✗'} {name}: {f.problem}" for name, f in found.items() if not f.code]
+    lines += [f"○ {question}: no answer" for question, answer in _written(notebook).items() if not answer]
     complete = not lines
     examples = [
         c["source"]
@@ -52,10 +58,39 @@ def validate(path: Path) -> tuple[list[str], bool]:
     with remote_functions(found) as functions:
         said: list[str] = []
         given = [c["source"] for c in notebook["cells"] if "given" in c["metadata"].get("tags", ())]
-        namespace = {"__name__": "__main__", "print": lambda *values: said.extend(map(str, values))} | functions
+        namespace = {"__name__": "__main__", "print": lambda *values: said.extend(map(str, values))}
+        namespace |= {name: _telling(name, function) for name, function in functions.items()}
         try:
             exec("\n".join([*given, *examples]), namespace)
+        except Wrong as wrong:
+            said.append(f"✗ the examples stopped: {wrong}")
         except Exception as error:
             said.append(f"✗ the examples stopped with {type(error).__name__}: has a locked cell been changed?")
         complete = complete and not any(line.startswith(("✗", "○")) for line in said)
     return lines + [line for line in said if not line.startswith("○")], complete
+
+
+def _written(notebook: dict) -> dict[str, str]:
+    """What stands under each written question: in the cell made for it, and in cells of the student's own around that one."""
+    cells, answers = notebook["cells"], {}
+    released = [i for i, cell in enumerate(cells) if isinstance(cell["metadata"].get("nbgrader"), dict)]
+    for above, here, below in zip([-1, *released], released, [*released[1:], len(cells)], strict=False):
+        about = cells[here]["metadata"]["nbgrader"]
+        if about.get("grade") and about.get("cell_type") == "markdown":
+            text = "".join(cell["source"].strip() for cell in cells[above + 1 : below])
+            name = str(about.get("grade_id"))  # there may be two of it: a cell was copied
+            answers[name] = answers.get(name, "") + ("" if text == ANSWER else text)
+    return answers
+
+
+def _telling(name: str, function: Callable) -> Callable:
+    """What stops it is told to the student as a grader tells it: with the kind of the error, and the line."""
+
+    def call(*arguments, **keywords):
+        try:
+            return function(*arguments, **keywords)
+        except (StudentError, Stopped) as error:
+            raise Wrong(what_happened(error)) from None
+
+    call.__name__ = name  # which the examples show
+    return call

@@ -15,6 +15,7 @@ from ...store.files import atomic_write
 from .grade import Grade
 from .marking import Mark
 
+FOR_EXCEL = "utf-8-sig"  # with a mark at the beginning, by which Excel knows the letters
 HEAD = ["student", "item", "points", "comment", "answer"]
 FORMULA = ("=", "+", "-", "@", "\t")
 
@@ -26,14 +27,20 @@ def cell(text: str) -> str:
     return "'" + text if text.startswith(FORMULA) else text
 
 
-def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path) -> None:
-    """Give each written answer the points that stand in the table, and write the table anew: with all answers there are now.
+def written_table(out: Path, assignment: str) -> Path:
+    """Where it lies, by the name of the assignment."""
+    return out / f"{assignment}-written.csv"
+
+
+def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path, anew: bool = True) -> None:
+    """Give each written answer the points that stand in the table.
 
     Lines of students who are not among the grades stay as they are.
 
     Args:
         possible: points of each item.
         path: of the table; it need not be there.
+        anew: write the table, too, with all answers there are now.
 
     Raises:
         ValueError: it is no such table, or holds points that cannot be; it is left as it was.
@@ -49,22 +56,26 @@ def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path) -> 
             if answer or row.get("points"):
                 new = {"student": grade.student, "item": item, "points": "", "comment": ""}
                 rows[grade.student, item] = new | row | {"answer": answer}
-    if rows:
-        # With a mark at the beginning, by which Excel knows the letters.
-        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8-sig") as file:
+    if rows and anew:
+        with atomic_write(path) as partial, partial.open("w", newline="", encoding=FOR_EXCEL) as file:
             writer = csv.DictWriter(file, HEAD, extrasaction="ignore")
             writer.writeheader()
             for _, row in sorted(rows.items()):
                 writer.writerow(row | {"student": cell(row["student"]), "answer": cell(row["answer"])})
 
 
-def _read(path: Path) -> dict[tuple[str, str], Row]:
-    """Its lines, by student and item. Spreadsheets save commas, semicolons or tabs."""
+def spreadsheet_text(path: Path) -> str:
+    """A table as a spreadsheet has saved it: as UTF-8, with Excel's mark or without, or in the letters of Windows."""
     raw = path.read_bytes()
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("cp1252", "replace")
+        return raw.decode("cp1252", "replace")
+
+
+def _read(path: Path) -> dict[tuple[str, str], Row]:
+    """Its lines, by student and item. Spreadsheets save commas, semicolons or tabs."""
+    text = spreadsheet_text(path)
     rows: dict[tuple[str, str], Row] = {}
     for delimiter in ",;\t":
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)

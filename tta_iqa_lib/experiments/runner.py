@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -30,8 +30,6 @@ from .grids import Grid
 from .methods import METHODS, SOURCES, Method
 from .runs import load_target, run_one
 from .seeds import Seeds
-
-Job = TypeVar("Job")
 
 
 def runs_store(grid: Grid) -> Store:
@@ -105,8 +103,8 @@ def run_grid(grid: Grid, processes: int | None = None, progress: bool = True) ->
 
 
 def side_by_side(
-    function: Callable, arguments: Mapping[Job, Sequence], processes: int
-) -> Generator[tuple[Job, Any], None, None]:
+    function: Callable, arguments: Mapping[Any, Sequence], processes: int
+) -> Generator[tuple[Any, Any], None, None]:
     """(job, `function(*arguments[job])`) of each job as it ends, so many at a time, each in a process of one CPU thread.
 
     Where the caller stops, or is interrupted, those that have not begun are not begun.

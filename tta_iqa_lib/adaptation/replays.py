@@ -67,6 +67,8 @@ class Replays:
             with torch.autocast(device, half or None, enabled=bool(half), cache_enabled=False):
                 try:
                     outputs, replay = self.record(function, held, generators)
+                except torch.OutOfMemoryError:
+                    raise
                 except RuntimeError as error:
                     raise RuntimeError(
                         "these passes cannot be recorded; a loss, its copies or the model may ask the device for a value: "

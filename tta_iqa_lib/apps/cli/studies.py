@@ -116,6 +116,7 @@ def bench(
     from ...experiments.analysis import write_results
     from ...experiments.bench import run_bench, settings_of, table
     from ...experiments.contestants import NETWORKS, RECIPES
+    from ...experiments.on_gpu import on_gpu
     from ...models.saving import data_folder
     from ...store import check_folder
 
@@ -136,6 +137,8 @@ def bench(
     with _kept():
         check_folder(file.parent)
         results = run_bench(settings, repeats, fresh)
+        if device == "cuda":
+            results |= on_gpu(networks or NETWORKS)
         write_results(results, file)
     print(f"{table(results)}\nwritten: {file}")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,16 @@ from helpers import tiny_mixed, tiny_model
 from torch import nn
 
 import tta_iqa_lib as tta
-from tta_iqa_lib.store import Store, Unidentified, atomic_write, code, code_hash, identity
+from tta_iqa_lib.store import (
+    Store,
+    Unidentified,
+    atomic_write,
+    check_folder,
+    code,
+    code_hash,
+    identity,
+    partial_name,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,6 +79,17 @@ def test_two_writers_in_one_process_do_not_write_into_one_another(tmp_path):
             second.write_text("2")
         assert file.read_text() == "2" and first.read_text() == "the first"
     assert file.read_text() == "the first" and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_writer_left_goes_after_an_hour_and_nothing_else_does(tmp_path):
+    old, new = partial_name(tmp_path / "a.json"), partial_name(tmp_path / "a.json")
+    own = [tmp_path / "20240101-a.json", tmp_path / ".hidden"]
+    for file in (old, new, *own):
+        file.write_text("x")
+    for file in (old, *own):
+        os.utime(file, (time.time() - 4000,) * 2)
+    check_folder(tmp_path)
+    assert {*tmp_path.iterdir()} == {new, *own}
 
 
 # Entries

@@ -325,6 +325,14 @@ def test_quantile_matching_changes_nothing_where_the_batch_is_the_source():
     assert not torch.allclose(matching.predict(dark), plain(model, dark), rtol=0, atol=1e-3)
 
 
+def test_quantiles_are_those_of_torch_and_of_many_values_a_draw_from_all_positions():
+    x = gaussian(50, 2).view(2, 2, 5, 5, -1).transpose(2, 4).contiguous()[:, :, 0]
+    wanted = torch.quantile(x.transpose(0, 1).flatten(1), torch.tensor(LEVELS), dim=1).T
+    assert torch.allclose(channel_quantiles(x), wanted, rtol=0, atol=1e-6)
+    ramp = torch.linspace(0, 1, 2**15).view(8, 1, 64, 64)
+    assert torch.allclose(channel_quantiles(ramp)[0], torch.tensor(LEVELS), rtol=0, atol=0.04)
+
+
 def test_gaussian_channels_are_matched_as_by_their_moments():
     """Far beyond the outermost quantiles as well: the map of a Gaussian onto a Gaussian is a straight line."""
     mean, deviation = torch.tensor([[1.0], [-2.0]]), torch.tensor([[3.0], [0.5]])

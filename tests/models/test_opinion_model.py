@@ -1,6 +1,10 @@
 """A source model of a database's opinions: how its data are cut, what its file and its command say, the one that is shipped."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from tta_iqa_lib.datasets.near_duplicates import load_images
 from tta_iqa_lib.imaging.crops import grid_crops, resize_to
 from tta_iqa_lib.imaging.scenes import PHOTOGRAPHS, photograph
 from tta_iqa_lib.metrics import plcc, srcc
-from tta_iqa_lib.models import fine_tuning, opinion_model
+from tta_iqa_lib.models import opinion_model
 from tta_iqa_lib.models.backbones import backbone_model
 from tta_iqa_lib.models.fine_tuning import (
     Epoch,
@@ -133,24 +137,39 @@ def test_the_command_writes_a_model_and_its_learning_curve(table):
     assert scored.exit_code == 0 and "human opinion (Sixty Pictures)" in scored.stderr
 
 
-def test_the_command_goes_on_where_it_was_killed(table, monkeypatch):
-    whole, file = table.parent / "whole.safetensors", table.parent / "m.safetensors"
-    assert run(*options(table, "--epochs", 2, "--out", whole)).exit_code == 0
-    save = torch.save
+# Dies as it writes its second checkpoint, that of the second epoch of three.
+DYING = """
+import os, signal, sys, torch
+from tta_iqa_lib.apps.cli import app
+from tta_iqa_lib.models import fine_tuning
 
-    def die(*arguments):
-        save(*arguments)
-        monkeypatch.setattr(fine_tuning, "score_pictures", None)  # the next epoch fails
+save, written = torch.save, []
 
-    monkeypatch.setattr(fine_tuning.torch, "save", die)
-    keep = fine_tuning.score_pictures
-    assert run(*options(table, "--epochs", 2, "--out", file)).exit_code != 0
+def die(state, path):
+    written.append(path)
+    save(state, path)
+    if len(written) == 2:
+        os.truncate(path, 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fine_tuning.torch.save = die
+app()
+"""
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_file(table):
+    """SIGKILL, in a process of its own, in the middle of writing: the epoch before is still there."""
+    whole, file = (table.parent / folder / "m.safetensors" for folder in ("whole", "killed"))
+    assert run(*options(table, "--epochs", 3, "--out", whole)).exit_code == 0
+    command = [sys.executable, "-c", DYING, *map(str, options(table, "--epochs", 3, "--out", file))]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert file.with_suffix(".checkpoint").is_file() and not file.is_file()
-    monkeypatch.setattr(fine_tuning.torch, "save", save)
-    monkeypatch.setattr(fine_tuning, "score_pictures", keep)
-    result = run(*options(table, "--epochs", 2, "--out", file))
+    half = [f for f in file.parent.iterdir() if f.suffix == ".checkpoint" and f != file.with_suffix(".checkpoint")]
+    os.utime(half[0], (0, 0))  # of long ago
+    result = run(*options(table, "--epochs", 3, "--out", file))
     assert result.exit_code == 0 and "going on from" in result.stderr
-    assert file.read_bytes() == whole.read_bytes() and not file.with_suffix(".checkpoint").exists()
+    assert file.read_bytes() == whole.read_bytes()
+    assert sorted(f.name for f in file.parent.iterdir()) == ["m.png", "m.safetensors"]
 
 
 @pytest.mark.parametrize(

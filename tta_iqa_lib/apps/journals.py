@@ -7,11 +7,11 @@ import errno
 import json
 import math
 import os
-import secrets
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 
+from ..store import partial_name
 from .results import Row
 
 
@@ -78,7 +78,7 @@ class Journal:
     def _begin(self) -> FileIO:
         """The file, to append to; with its first line, if it is not there yet or of another run."""
         if not self._is_mine():
-            partial = self.path.with_name(f"{secrets.token_hex(4)}-{self.path.name}")
+            partial = partial_name(self.path)
             try:
                 partial.write_bytes(self._head())
                 with contextlib.suppress(OSError):

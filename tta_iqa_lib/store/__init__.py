@@ -2,7 +2,7 @@
 
 from .code import code_hash
 from .entries import Store, read_whole
-from .files import atomic_write, cache_folder, check_folder, data_folder, keep
+from .files import atomic_write, cache_folder, check_folder, data_folder, keep, partial_name
 from .identity import Unidentified, identity
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "data_folder",
     "identity",
     "keep",
+    "partial_name",
     "read_whole",
 ]

@@ -7,13 +7,15 @@ import os
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_dir
 
 log = logging.getLogger(__name__)  # without a handler: one line on stderr
+PARTIAL = ".tta-iqa-partial-"  # begins the names of half-written files
 _lost: set[Path] = set()  # folders that could not be written to
 
 
@@ -32,6 +34,8 @@ def data_folder() -> Path:
 def check_folder(folder: Path) -> None:
     """Before long work begins: can its results be written into this folder? It is made if it is not there.
 
+    What a writer that was killed left there half-written goes, once nobody has touched it for an hour.
+
     Raises:
         OSError: no; the message names it.
     """
@@ -41,6 +45,15 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(f"cannot write into '{folder}': {error.strerror}") from None
+    for left in folder.glob(f"{PARTIAL}*"):
+        with suppress(OSError):  # its writer, or another sweeper, may have been quicker
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+
+
+def partial_name(path: Path) -> Path:
+    """Where to write what becomes `path`: beside it, with its suffix, a name that no other writer has."""
+    return path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
 
 
 def _system_error(error: Exception, partial: Path) -> OSError | None:
@@ -66,7 +79,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: the disk is full, say; also where the writer, in another language than Python, had another word for that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{secrets.token_hex(4)}-{path.name}")  # each writer has its own
+    partial = partial_name(path)
     try:
         yield partial
         with partial.open("rb+") as file:

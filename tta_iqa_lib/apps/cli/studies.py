@@ -199,7 +199,11 @@ def opinions(
     ] = None,
     role: Annotated[str | None, typer.Option(help='Only "development" or "test" targets.')] = None,
     grid: Annotated[
-        str | None, typer.Option(help='Which methods: "others" for rivals that the reduced scale leaves out.')
+        str | None,
+        typer.Option(
+            help='Which methods: what the reduced scale leaves out are "singles", each loss by itself, '
+            '"others", rivals, and "published", the published loop.'
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,
     processes: Processes = None,

@@ -77,12 +77,16 @@ METHODS |= {
     )
     for suffix, how in (("", {}), (" (thrifty)", THRIFTY))
 }
-METHODS |= {name: OTHERS[name] for name in ("published-control", "published", "reference-control", "reference")}
 RULES = ("source", "views", "bn-batch", "bn-blend", "bn-first", "normalisations", "recipe")
 PAIR_OF_LOSSES = tuple(f"rank+gc, {ground} (thrifty)" for ground in GROUNDS)
 FULL_LOSSES = tuple(name.removesuffix(" (thrifty)") for name in PAIR_OF_LOSSES)
 SINGLE_LOSSES = tuple(f"{name}, frozen" for name in ("rank", "gc", "order"))
 OTHER_LOSSES = tuple(f"{name} (thrifty)" for name in ("order, frozen", *ALIGNMENTS, "actmad, recipe"))
+EACH_LOSS = tuple(
+    f"{name}, {ground} (thrifty)" for ground in ("frozen", "first layers") for name in ("rank", "gc", "order")
+)
+PUBLISHED = ("published-control", "published", "reference-control", "reference")
+METHODS |= {name: OTHERS[name] for name in PUBLISHED}
 # By batch size: what is run on all targets, and what on the test targets alone.
 GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "full": dict.fromkeys((32, 8), (tuple(name for name in METHODS if "thrifty" not in name), ())),
@@ -95,4 +99,6 @@ GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         8: ((), ("source", "bn-batch", "bn-first", "normalisations", "recipe")),
     },
     "others": {32: ((), ("source", "lean", "bn-batch", "aqr", "normalisations", *OTHER_LOSSES))},
+    "singles": {32: ((), ("source", "bn-first", *EACH_LOSS))},
+    "published": {32: ((), ("source", *PUBLISHED))},
 }

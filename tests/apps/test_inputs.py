@@ -70,6 +70,17 @@ def test_a_workbook_or_parquet_names_them_too(folder):
         find_images([folder / "t.xlsx"])
 
 
+def test_a_table_of_pyiqa_tells_its_paths_by_the_order_of_its_columns(folder):
+    table = folder / "meta_info_MineDataset.csv"
+    table.write_text("img_name,mos\na.jpg,3\nb.png,2\n")
+    assert names(find_images([table])) == ["a.jpg", "b.png"]
+    table.write_text("img_name,path,mos\na.jpg,b.png,3\n")
+    assert names(find_images([table])) == ["b.png"]
+    table.rename(folder / "mine.csv")
+    with pytest.raises(DatabaseError, match="no column 'name'"):
+        find_images([folder / "mine.csv"], "name")
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [

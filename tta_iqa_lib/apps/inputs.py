@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..datasets.meta_info import from_meta_info
 from ..datasets.tables import SHEETS, check_paths, read_table
 from ..imaging.files import ImageError, list_images
 
@@ -59,12 +60,16 @@ def _read_list(content: bytes) -> list[Path]:
 def read_paths(table: Path, path_column: str = "path") -> list[Path]:
     """The image paths in a table with a header line, relative to the table's folder.
 
+    One of pyiqa's, `meta_info_….csv`, is read as such, unless it has a column of that name.
+
     Raises:
         DatabaseError: no such table or column; a line that is too long; a path that is empty, missing or twice there. Names
             the line.
     """
     columns = () if table.suffix.lower() in SHEETS else (path_column,)  # of a text they tell the delimiter
     found = read_table(table, *columns)
+    if table.name.startswith("meta_info_") and path_column not in found.header:
+        return list(from_meta_info(table).paths)
     paths = found.paths(path_column, table.parent)
     check_paths(paths, table, found.places)
     return paths

@@ -89,7 +89,7 @@ def group_contrastive_loss(
         pseudo_scores: (B,), the source model's scores; they only form the groups.
         fraction: share of the batch in each group, at most 0.5.
         temperature: τ.
-        form: "mean-log" for −mean log r_i, "log-mean" for −log mean r_i (both were published).
+        form: "mean-log" for −mean log P_i, "log-mean" for −log mean P_i (both were published).
 
     Returns:
         () ≥ 0; log(1 + k) where all features agree. Zero where no two groups of two can be formed. [roy2023tta].

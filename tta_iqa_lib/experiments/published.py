@@ -26,7 +26,7 @@ FAULTS = {
     "box-blur": "mild and severe blur are the same box filter, to a twentieth of a grey level",
     "gc-off": "one batch of at most three images turns the group contrastive loss off for good",
     "train-mode": "scores are predicted in training mode, with the batch's own statistics",
-    "log-mean": "the group contrastive loss is −log mean r instead of −mean log r",
+    "log-mean": "the group contrastive loss is −log mean P instead of −mean log P",
 }
 
 

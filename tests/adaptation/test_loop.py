@@ -1,6 +1,7 @@
 """One batch through `adapt_batch`, with any loss, any model, any parameters."""
 
 import copy
+import gc
 import math
 
 import pytest
@@ -719,3 +720,21 @@ def test_rows_that_are_no_images_are_adapted_alone_and_refused_in_one_pass(losse
     assert alone.isfinite().all() and not torch.allclose(alone, plain_scores(model, images), atol=1e-4)
     with pytest.raises(ValueError, match="sees 192 rows for 12 images: episodes and copies cannot share a pass"):
         Adapter(model, losses, Batch(), episodes_per_pass=2).predict(images, 6, shuffle=False)
+
+
+@pytest.mark.parametrize("losses", [(), (RelativeRank(), GroupContrastive())], ids=["statistics", "losses"])
+def test_the_copy_of_the_model_is_gone_with_its_batch(losses):
+    """At once: it waits for no garbage collector, which would cost as much as the copy itself."""
+    adapter, images = Adapter(tiny_model(), losses, Batch()), pictures(4)
+
+    def modules() -> int:
+        return sum(issubclass(type(thing), nn.Module) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = modules()
+        result = adapter.run(images)
+        assert modules() == before and result.scores.isfinite().all()
+    finally:
+        gc.enable()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from typer.testing import CliRunner
 
@@ -85,15 +86,15 @@ def test_readers_in_the_background_change_nothing(twelve, tmp_path, method):
 def test_pictures_are_read_while_the_model_computes(twelve, monkeypatch):
     """The whole of the second batch is there before the first one is scored."""
     files, read, second = sorted(twelve.glob("??.png")), [], threading.Event()
-    true = scoring._crops
+    true = scoring.read_crops
 
-    def reading(model, path, size, count):
+    def reading(path, *how):
         read.append(path)
         if len(read) == 12:
             second.set()
-        return true(model, path, size, count)
+        return true(path, *how)
 
-    monkeypatch.setattr(scoring, "_crops", reading)
+    monkeypatch.setattr(scoring, "read_crops", reading)
     from helpers import tiny_scorer
 
     batches = scoring.score_batches(Scorer(tiny_scorer()), [files[:6], files[6:]], workers=2)
@@ -109,7 +110,7 @@ def test_a_reader_that_fails_ends_the_run_and_hangs_nothing(twelve, monkeypatch)
     def broken(*_):
         raise MemoryError
 
-    monkeypatch.setattr(scoring, "_crops", broken)
+    monkeypatch.setattr(scoring, "read_crops", broken)
     assert isinstance(run(twelve, "--workers", 2).exception, MemoryError)
 
 
@@ -122,7 +123,11 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(twelve, tmp_path, argumen
     program += "scorers.Scorer.__call__ = lambda self, rows: time.sleep(0.3) or true(self, rows)\n"
     program += "from tta_iqa_lib.apps.cli import app\napp()"
     command = [sys.executable, "-c", program, "score", *options, "--out", str(tmp_path / "killed.csv")]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     journal = tmp_path / "killed.csv.journal"
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageFile
 
 from tta_iqa_lib.imaging import files
-from tta_iqa_lib.imaging.crops import grid_crops
+from tta_iqa_lib.imaging.crops import grid_crops, resize_to
 from tta_iqa_lib.imaging.files import ImageError, LeftOutWarning, list_images, read_crops, read_image, read_thumbnail
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -226,6 +226,16 @@ def test_crops_are_those_of_the_whole_picture(tmp_path, mode, size, count):
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     picture.save(path, exif=exif)
     assert torch.equal(read_crops(path, size, count), grid_crops(read_image(path), size, count))
+
+
+def test_crops_for_a_model_of_reduced_pictures_come_from_its_scale(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    whole = read_image(tmp_path / "a.png")
+    shorter = min(whole.shape[1:])
+    assert torch.equal(read_crops(tmp_path / "a.png", 8, 4, 10), grid_crops(resize_to(whole, 10), 8, 4))
+    assert torch.equal(read_crops(tmp_path / "a.png", 8, 4, shorter + 5), grid_crops(whole, 8, 4))  # never enlarged
+    with pytest.raises(ValueError, match="side"):
+        read_crops(tmp_path / "a.png", 8, 4, 0)
 
 
 def test_crops_of_a_missing_file_or_in_no_square_number_are_errors(tmp_path):

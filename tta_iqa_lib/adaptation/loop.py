@@ -7,6 +7,7 @@ reset, and nothing that an interruption could leave behind.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -58,24 +59,27 @@ def adapt_batch(
     if episodes > 1 and state != State():
         raise ValueError(f"a state that is carried on goes into one episode; got episodes={episodes}")
     assert isinstance(model, nn.Module)
-    network, inference, size = Stateless(model), recipe.inference, len(images) // episodes
+    inference, size = recipe.inference, len(images) // episodes
     if size % inference.crops_per_image:
         raise ValueError(f"{size} rows are no whole number of pictures of {inference.crops_per_image} crops each")
     run = run if state == State() else None  # a stream's state would have to be recorded, too
+    with closing(Stateless(model)) as network:  # taken apart at the end: the garbage collector would cost as much again
 
-    def of_source(images: Tensor) -> tuple[Pass, Tensor | None]:
-        found = _source_pass(network, images, inference, episodes)
-        return found, _shift_numbers(found)
+        def of_source(images: Tensor) -> tuple[Pass, Tensor | None]:
+            found = _source_pass(network, images, inference, episodes)
+            return found, _shift_numbers(found)
 
-    source, shifts = (run or directly)(("source", inference, episodes), of_source, images)
-    results = _source_results(source, shifts, inference, episodes)
-    chosen = [e for e, result in enumerate(results) if not _leaves_to_source(inference, result)]
-    drafts, after = [results[e] for e in chosen], state
-    rules = (inference.statistics, *inference.ensemble)
-    if chosen and (recipe.optimisation or any(rule.uses_batch for rule in rules) or state != State()):
-        drafts, after = _adapted(network, recipe, state, _rows_of(images, chosen, size), source, chosen, drafts, run)
-    finished = {e: _finished(inference, draft) for e, draft in zip(chosen, drafts, strict=True)}
-    return [finished[e] if e in finished else replace(r, decision="source") for e, r in enumerate(results)], after
+        source, shifts = (run or directly)(("source", inference, episodes), of_source, images)
+        results = _source_results(source, shifts, inference, episodes)
+        chosen = [e for e, result in enumerate(results) if not _leaves_to_source(inference, result)]
+        drafts, after = [results[e] for e in chosen], state
+        rules = (inference.statistics, *inference.ensemble)
+        if chosen and (recipe.optimisation or any(rule.uses_batch for rule in rules) or state != State()):
+            drafts, after = _adapted(
+                network, recipe, state, _rows_of(images, chosen, size), source, chosen, drafts, run
+            )
+        finished = {e: _finished(inference, draft) for e, draft in zip(chosen, drafts, strict=True)}
+        return [finished[e] if e in finished else replace(r, decision="source") for e, r in enumerate(results)], after
 
 
 def _adapted(

@@ -47,6 +47,11 @@ class Shadow:
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self.module = self._copied(model)
 
+    def close(self) -> None:
+        """Take it apart: its parts point at one another, and would stay until the garbage collector comes round."""
+        for copy in self._copies.values():
+            copy.__dict__.clear()
+
     @contextmanager
     def holding(self, params: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         """The copy, for a while with other tensors in the place of its parameters, by full name.

@@ -71,6 +71,11 @@ class Stateless:
     def _shadow(self) -> Shadow:  # made at the first pass: where recordings are replayed there is none
         return Shadow(self.model, self._normalise, self._remember)
 
+    def close(self) -> None:
+        """Free the copy now; a next pass makes a new one."""
+        if shadow := self.__dict__.pop("_shadow", None):
+            shadow.close()
+
     @property
     def module(self) -> nn.Module:
         """The copy that computes, which belongs to this object."""

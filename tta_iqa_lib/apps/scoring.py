@@ -12,8 +12,7 @@ from typing import TypeVar
 import torch
 
 from ..adaptation.adapter import balanced_batches
-from ..imaging.crops import grid_crops, resize_to
-from ..imaging.files import ImageError, read_crops, read_image
+from ..imaging.files import ImageError, read_crops
 from ..models import ScoringModel
 from .results import Row
 from .scorers import DEFAULT_METHOD, Scorer
@@ -64,7 +63,7 @@ def score_batches(scorer: Scorer, batches: Iterable[Sequence[Path]], workers: in
 
     def read(path: Path) -> torch.Tensor | str:
         try:
-            return _crops(scorer.model, path, scorer.model.crop or 224, scorer.crops)
+            return read_crops(path, scorer.model.crop or 224, scorer.crops, scorer.model.side)
         except ImageError as error:
             return str(error)
 
@@ -118,13 +117,3 @@ def _rows(scorer: Scorer, files: Sequence[Path], found: list[torch.Tensor | str]
 
 def _method(adapt: bool | str) -> str | None:
     return adapt if isinstance(adapt, str) else DEFAULT_METHOD if adapt else None
-
-
-def _crops(model: ScoringModel, path: Path, size: int, count: int) -> torch.Tensor:
-    """(count, 3, size, size) of a file; of a picture larger than those the model was trained on, reduced to their side."""
-    if not model.side:
-        return read_crops(path, size, count)
-    image = read_image(path)
-    if min(image.shape[1:]) > model.side:
-        image = resize_to(image, model.side)
-    return grid_crops(image, size, count)

@@ -13,9 +13,8 @@ from tqdm.auto import tqdm
 
 from ..adaptation.adapter import Adapter
 from ..datasets.databases import Database
-from ..imaging.crops import grid_crops, resize_to
 from ..imaging.distortions import distort
-from ..imaging.files import read_image
+from ..imaging.files import read_crops
 from ..metrics import Interval, bootstrap, srcc
 from ..models.quality import QualityModel
 from ..store import Store
@@ -74,7 +73,7 @@ def run_study(
 
         def compute(light: str, files=files, opinions=opinions, pictures=pictures) -> dict:
             if not pictures:
-                pictures.append(torch.cat([_crop(model, file, plan.crop) for file in files]))
+                pictures.append(torch.cat([read_crops(file, plan.crop, 1, model.side) for file in files]))
             change = CONDITIONS[light]
             return _run(adapter, distort(pictures[0], *change) if change else pictures[0], opinions)
 
@@ -92,14 +91,6 @@ def _batches(found: Mapping[str, Database], plan: Batches) -> Iterator[tuple[str
             if len(rows) == plan.size:
                 chosen = part.select(rows)
                 yield name, batch, chosen.paths, chosen.scores
-
-
-def _crop(model: QualityModel, file: Path, size: int) -> Tensor:
-    """The middle of a picture at the scale of the model, (1, 3, S, S)."""
-    image = read_image(file)
-    if model.side and min(image.shape[1:]) > model.side:
-        image = resize_to(image, model.side)
-    return grid_crops(image, size, 1)
 
 
 def _run(adapter: Adapter, images: Tensor, opinions: np.ndarray) -> dict:

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .crops import crop_starts, pad_to, square_side
+from .checks import check_count
+from .crops import crop_starts, grid_crops, pad_to, resize_to, square_side
 from .decoding import to_tensor, upright
 
 # What a folder is searched for; which of them can be read depends on how Pillow was built. A file that is named is tried
@@ -56,20 +57,28 @@ def read_image(path: str | Path) -> torch.Tensor:
     return _read(path, to_tensor)
 
 
-def read_crops(path: str | Path, size: int, count: int = 4) -> torch.Tensor:
+def read_crops(path: str | Path, size: int, count: int = 4, side: int | None = None) -> torch.Tensor:
     """`grid_crops(read_image(path), size, count)` in less memory: only the crops become floats.
+
+    Args:
+        side: of a model that was trained on reduced pictures, `model.side`: one with a longer shorter side is reduced to it
+            first. None: native resolution.
 
     Raises:
         ImageError: as `read_image`.
-        ValueError: as `grid_crops`.
+        ValueError: as `grid_crops`; `side` is no positive whole number.
     """
-    side = square_side(count)
+    across = square_side(count)
+    if side is not None:
+        check_count("side", side, 1)
+        image = read_image(path)
+        return grid_crops(resize_to(image, side) if min(image.shape[1:]) > side else image, size, count)
 
     def cut(image: Image.Image) -> torch.Tensor:
         boxes = [
             (left, top, min(left + size, image.width), min(top + size, image.height))
-            for top in crop_starts(image.height, size, side)
-            for left in crop_starts(image.width, size, side)
+            for top in crop_starts(image.height, size, across)
+            for left in crop_starts(image.width, size, across)
         ]
         return torch.stack([pad_to(to_tensor(image.crop(box)), size) for box in boxes])
 

@@ -184,6 +184,19 @@ def test_whose_a_notebook_is(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["Max Li", "Ben O'Neill", "Ana, née Šimić (2)"])
+def test_a_notebook_that_lies_by_itself_goes_to_its_owner_whatever_the_name_on_the_roster(name, tmp_path):
+    """Under another name it would be graded with that one's numbers."""
+    from tta_iqa_lib.teaching.kit.submissions import find_submissions
+
+    (tmp_path / "roster.csv").write_text(f'"{name}"\n', encoding="utf-8")
+    result = run("release", SOURCE.path, "--students", tmp_path / "roster.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out" / name / "a2_rank.ipynb").rename(tmp_path / "in" / "a2_rank_4711.ipynb")
+    assert list(find_submissions(tmp_path / "in", SOURCE)) == [name]
+
+
 def test_what_is_not_graded_is_said(tmp_path):
     from tta_iqa_lib.teaching.kit.submissions import collect
 

@@ -41,6 +41,7 @@ def _read(path: Path):
 
 def _roster(path: Path) -> list[str]:
     """The first column, without its heading. Names become folders."""
+    from ...teaching.kit.submissions import NO_NAME
     from ...teaching.kit.written import spreadsheet_text
 
     lines = spreadsheet_text(path).splitlines()
@@ -50,7 +51,7 @@ def _roster(path: Path) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"'{path}': more than one student is called {twice[0]!r} in the first column")
-    bad = [name for name in names if name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|')]
+    bad = [name for name in names if name.startswith(".") or any(letter in name for letter in NO_NAME)]
     if bad or not names:
         raise ValueError(
             f"'{path}': a student's name must do as the name of a folder; got {bad[0]!r}"

@@ -11,6 +11,7 @@ from .source import ABOUT, Assignment, NotebookError, cells_of, read_notebook
 
 BACKUPS = "backups"  # the copies that `validate` keeps
 PLATFORM = re.compile(r"_\d+_assignsubmission_(file|onlinetext)_?$")  # what Moodle adds to a student's name
+NO_NAME = '/\\:*?"<>|'  # what the name of a folder cannot hold, on one system or another
 
 
 def find_submissions(folder: Path, assignment: Assignment) -> dict[str, Path]:
@@ -77,8 +78,9 @@ def _stem(path: Path, name: str) -> str:
 
 
 def _file_name(student: str) -> str:
-    """A name out of a file that anybody may have written, as the name of a file."""
-    return re.sub(r"[^\w.@+-]+", "_", student).lstrip(".")[:80] or "nameless"
+    """A name out of a file that anybody may have written, as the name of a file. One of a roster stays as it is."""
+    safe = "".join(letter if letter.isprintable() and letter not in NO_NAME else "_" for letter in student)
+    return safe.strip().lstrip(".")[:80] or "nameless"
 
 
 def released_as(path: Path) -> dict:

@@ -269,3 +269,37 @@ def test_marks_that_do_not_belong_together_are_refused(tmp_path):
             Assignment.read(tmp_path / "broken.ipynb")
     with pytest.raises(NotebookError, match="no instructor's notebook"):
         Assignment.read(COURSE.parents[0] / "06_rank.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("item", "old", "new", "message"),
+    [
+        ("pull_values", "raise Wrong(\n", "raise Wrong((\n", "Python cannot read line"),
+        ("pull", "### BEGIN SOLUTION", "###  \n    1 +\n    ### BEGIN SOLUTION", "Python cannot read line"),
+        ("pull_values", "mark(test_pull, pull, points=3)", "", "the tests of pull_values must end in"),
+        ("pull_values", "mark(test_pull, pull, points=3)", "print(pull)", "the tests of pull_values must end in"),
+        ("pull_values", "(test_pull, pull, points=3)", "(test_pull, points=3)", "`mark` of pull_values takes .*; got none"),
+        ("pull", "def pull(", "def puli(", "takes functions that have a solution .*; got pull$"),
+        ("pull_values", "points=3", "points=2", "pull_values has 3 points in its metadata, and 2 in"),
+        ("pull_values", '"points": 3, ', "", "graded cell without 'points' in its metadata"),
+        ("pull_values", '"grade_id": "pull_values", ', "", "graded cell without 'grade_id' in its metadata"),
+        ("pull", "### BEGIN SOLUTION", "", "without '### BEGIN SOLUTION'"),
+        ("in_words", "### BEGIN SOLUTION", "", "without '### BEGIN SOLUTION'"),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_instructor_s_is_refused_before_it_reaches_the_class(item, old, new, message, tmp_path):
+    """In a cell's source or in its metadata; a solution without marks would be handed out."""
+    notebook = json.loads(json.dumps(assignment("a2_rank").notebook))
+    cell = next(c for c in notebook["cells"] if c["metadata"]["nbgrader"]["grade_id"] == item)
+    if "SOLUTION" in old and not new:
+        cell["source"] = cell["source"].replace("### END SOLUTION", "")
+    if old.startswith('"'):
+        about = json.dumps(cell["metadata"]["nbgrader"], sort_keys=True)
+        assert old in about
+        cell["metadata"]["nbgrader"] = json.loads(about.replace(old, new))
+    else:
+        assert old in cell["source"]
+        cell["source"] = cell["source"].replace(old, new)
+    write_notebook(notebook, tmp_path / "slip.ipynb")
+    with pytest.raises(NotebookError, match=f"slip.ipynb'.*{message}"):
+        Assignment.read(tmp_path / "slip.ipynb")

@@ -116,7 +116,7 @@ def grade_one(
         if item.test:
             grade.marks[item.name] = run_item(item, notebook.given, found, limits)
         else:
-            answer = written_answer(assignment, item.name, handed_in)
+            answer = written_answer(item.name, assignment.written[item.name], handed_in)
             if len(answer) > LONGEST_ANSWER:
                 grade.notes.append(f"{item.name}: cut after {LONGEST_ANSWER:,} of {len(answer):,} letters")
                 answer = answer[:LONGEST_ANSWER]

@@ -211,6 +211,17 @@ class Assignment:
                 found.append(Item(about["grade_id"], about["points"], rubric=rubric))
         return tuple(found)
 
+    @cached_property
+    def written(self) -> dict[str, list[str]]:
+        """Where each written answer stands: below the last line of its question, and above the first of what follows ("")."""
+        cells, places = self.notebook["cells"], {}
+        for i, cell in enumerate(cells):
+            about = cell["metadata"].get("nbgrader", {})
+            if about.get("grade") and cell["cell_type"] != "code":
+                lines = [[line for line in c["source"].splitlines() if line.strip()] or [""] for c in cells]
+                places[about["grade_id"]] = [lines[i - 1][-1], lines[i + 1][0] if i + 1 < len(cells) else ""]
+        return places
+
     def constants(self, student: str, key: str = "") -> dict[str, Any]:
         """The numbers of a student's variant. Who has not the key cannot tell them beforehand."""
         student, chosen = unicodedata.normalize("NFC", student), {}  # a Mac takes a name's accents apart

@@ -92,22 +92,17 @@ def released_as(path: Path) -> dict:
     return about if isinstance(about, dict) else {}
 
 
-def written_answer(assignment: Assignment, item: str, notebook: dict) -> str:
+def written_answer(item: str, places: list[str], notebook: dict) -> str:
     """What stands in a notebook between a written question and what follows it, however the cells are cut.
 
     Where nothing does: what stands in the cell that was made for the answer.
+
+    Args:
+        places: of `Assignment.written`.
     """
-    source = assignment.notebook["cells"]
-    place = next(i for i, cell in enumerate(source) if _id(cell) == item)
-
-    def edge(cell: dict, last: bool) -> str:
-        return [line for line in cell["source"].splitlines() if line.strip()][-1 if last else 0]
-
-    text = "\n\n".join(text for _, text in cells_of(notebook))
-    question = edge(source[place - 1], last=True)
+    (question, following), text = places, "\n\n".join(text for _, text in cells_of(notebook))
     begin = text.find(question) + len(question)
-    following = source[place + 1 : place + 2]
-    end = text.find(edge(following[0], last=False), begin) if following else -1
+    end = text.find(following, begin) if following else -1
     answer = text[begin : end if end >= 0 else None].strip() if question in text else ""
     return answer or next((cell["source"].strip() for cell in notebook["cells"] if _id(cell) == item), "")
 

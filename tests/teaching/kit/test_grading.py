@@ -12,7 +12,7 @@ from handed_in import COURSE, NAMES, assignment, handed_in
 from tta_iqa_lib.teaching.kit import report
 from tta_iqa_lib.teaching.kit.grade import Grade, grade_one
 from tta_iqa_lib.teaching.kit.pages import student_page
-from tta_iqa_lib.teaching.kit.release import ANYONE, release, student_version
+from tta_iqa_lib.teaching.kit.release import ANSWER, ANYONE, release, student_version
 from tta_iqa_lib.teaching.kit.source import HIDDEN, SOLUTION, Assignment, NotebookError, write_notebook
 
 WRONG = [(name, *case) for name in NAMES for case in import_module(name).WRONG]
@@ -182,6 +182,20 @@ def test_an_answer_is_found_although_its_question_is_gone(tmp_path):
     notebook = handed_in(source)
     notebook["cells"] = [c for c in notebook["cells"] if "log 2" not in c["source"]]
     assert graded(source, notebook, tmp_path).answers["in_words"].startswith("The statistics move")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_written_answer_may_hold_tables_and_rules(name, tmp_path):
+    """Lines as they stand around the answer, too."""
+    source = assignment(name)
+    answer = "First.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n---\n\n# And so on\n\n***"
+    notebook = student_version(source)
+    for cell in notebook["cells"]:
+        cell["source"] = answer if cell["source"] == ANSWER else cell["source"]
+    assert set(graded(source, notebook, tmp_path).answers.values()) == {answer}
+    rule, end = notebook["cells"].pop()["source"].split("\n")  # cut in two, as a student may do by mistake
+    notebook["cells"] += [{"cell_type": "markdown", "metadata": {}, "source": part} for part in (rule, end)]
+    assert set(graded(source, notebook, tmp_path).answers.values()) == {answer}
 
 
 CHEAP = ["0.0", "1000.0", "float('nan')", "float('inf')", "[]", "[[], []]", "''", "{}", "False", "arguments[0]", "arguments[-1]",

@@ -213,13 +213,19 @@ class Assignment:
 
     @cached_property
     def written(self) -> dict[str, list[str]]:
-        """Where each written answer stands: below the last line of its question, and above the first of what follows ("")."""
-        cells, places = self.notebook["cells"], {}
-        for i, cell in enumerate(cells):
+        """Where each written answer stands: below the last line of its question, and above the first of what follows ("").
+
+        What follows goes to its first line with a letter in it: a rule, ---, may stand in an answer, too.
+        """
+        cells, places = [*self.notebook["cells"], {"source": ""}], {}
+        for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
             about = cell["metadata"].get("nbgrader", {})
             if about.get("grade") and cell["cell_type"] != "code":
-                lines = [[line for line in c["source"].splitlines() if line.strip()] or [""] for c in cells]
-                places[about["grade_id"]] = [lines[i - 1][-1], lines[i + 1][0] if i + 1 < len(cells) else ""]
+                following = re.match(r"\s*((?:.*\n)*?.*[^\W\d_].*)", after["source"])
+                places[about["grade_id"]] = [
+                    before["source"].rstrip().rpartition("\n")[2],
+                    following[1] if following else "",
+                ]
         return places
 
     def constants(self, student: str, key: str = "") -> dict[str, Any]:

@@ -102,8 +102,8 @@ def written_answer(item: str, places: list[str], notebook: dict) -> str:
     """
     (question, following), text = places, "\n\n".join(text for _, text in cells_of(notebook))
     begin = text.find(question) + len(question)
-    end = text.find(following, begin) if following else -1
-    answer = text[begin : end if end >= 0 else None].strip() if question in text else ""
+    end = re.compile(r"\s+".join(map(re.escape, following.split())) or "$").search(text, begin)
+    answer = text[begin : end.start() if end else None].strip() if question in text else ""
     return answer or next((cell["source"].strip() for cell in notebook["cells"] if _id(cell) == item), "")
 
 

@@ -140,6 +140,7 @@ def grade(
     from ...teaching.kit.grade import grade_all, kept_grades
     from ...teaching.kit.pages import write_pages
     from ...teaching.kit.submissions import collect
+    from ...teaching.kit.written import unclaimed, written_table
 
     found = _read(assignment)
     try:
@@ -154,6 +155,9 @@ def grade(
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    table = written_table(out, found.name)
+    if strangers := unclaimed(marked, table):
+        report(f"'{table}' holds points of {', '.join(map(repr, strangers))}, not graded now")
     for line in odd:
         report(line)
     for one in marked:

@@ -198,6 +198,22 @@ def test_a_notebook_that_lies_by_itself_goes_to_its_owner_whatever_the_name_on_t
     assert list(find_submissions(tmp_path / "in", SOURCE)) == [name]
 
 
+def test_a_name_whose_accents_a_system_takes_apart_is_the_same_student(tmp_path):
+    """In the roster, in the name of a folder, and in a file that lies by itself."""
+    from tta_iqa_lib.teaching.kit.grade import grade_one
+    from tta_iqa_lib.teaching.kit.submissions import collect
+
+    whole, apart = ["J\u00f6rg", "Zo\u00eb"], ["Jo\u0308rg", "Zoe\u0308"]
+    (tmp_path / "roster.csv").write_text("\n".join(apart), encoding="utf-8")
+    assert run("release", SOURCE.path, "--students", tmp_path / "roster.csv", "--out", tmp_path / "out").exit_code == 0
+    (tmp_path / "in" / apart[0]).mkdir(parents=True)
+    (tmp_path / "out" / whole[0] / "a2_rank.ipynb").rename(tmp_path / "in" / apart[0] / "x.ipynb")
+    (tmp_path / "out" / whole[1] / "a2_rank.ipynb").rename(tmp_path / "in" / "x.ipynb")
+    found, odd = collect(tmp_path / "in", SOURCE)
+    assert list(found) == whole and odd == []
+    assert [grade_one(SOURCE, path, student).notes for student, path in found.items()] == [[], []]
+
+
 def test_what_is_not_graded_is_said(tmp_path):
     from tta_iqa_lib.teaching.kit.submissions import collect
 

@@ -41,12 +41,12 @@ def _read(path: Path):
 
 def _roster(path: Path) -> list[str]:
     """The first column, without its heading. Names become folders."""
-    from ...teaching.kit.submissions import NO_NAME
+    from ...teaching.kit.submissions import NO_NAME, composed
     from ...teaching.kit.written import spreadsheet_text
 
     lines = spreadsheet_text(path).splitlines()
     delimiter = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
-    names = [row[0].strip() for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
+    names = [composed(row[0].strip()) for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
     names = names[1:] if names and names[0].lower() in HEADERS else names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
         if about.get("name", assignment.name) != assignment.name:
             others.setdefault(str(about["name"])[:80], []).append(inside)
         elif len(inside.parts) > 1:
-            found.setdefault(PLATFORM.sub("", inside.parts[0]), []).append(path)
+            found.setdefault(composed(PLATFORM.sub("", inside.parts[0])), []).append(path)
         else:
             loose.setdefault(str(about.get("student", ANYONE)), []).append(path)
     for name, paths in others.items():
@@ -55,7 +56,8 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
     for student, paths in loose.items():
         for path in paths:  # two that were released to one student: at least one of them is somebody else's
             sure = student != ANYONE and len(paths) == 1
-            found.setdefault(_file_name(student) if sure else _stem(path, assignment.name), []).append(path)
+            name = _file_name(student) if sure else _stem(path, assignment.name)
+            found.setdefault(composed(name), []).append(path)
     if not found:
         raise NotebookError(f"no notebook of {assignment.name} in '{folder}'")
     chosen = {student: max(paths, key=lambda p: p.stat().st_mtime) for student, paths in sorted(found.items())}
@@ -69,6 +71,11 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
         if entry.name not in named and not entry.name.startswith((".", "__MACOSX")) and entry.suffix != ".ipynb":
             odd.append(f"'{entry.name}' holds no notebook of {assignment.name}")
     return chosen, odd
+
+
+def composed(name: str) -> str:
+    """A name with its accents on their letters: some systems take them apart in the names of files."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _stem(path: Path, name: str) -> str:

@@ -114,7 +114,8 @@ def test_one_folder_does_for_all_assignments_of_a_course(tmp_path):
     before = written.read_bytes()
     (tmp_path / "a2_rank" / "anna").rename(tmp_path / "a2_rank" / "Anna")  # whoever was anna is gone, or has a new name
     write_notebook(handed_in(SOURCE, student="ben"), tmp_path / "a2_rank" / "ben" / "x.ipynb")
-    assert "18\tAnna" in run(*command).stdout
+    again = run(*command)
+    assert "18\tAnna" in again.stdout and "written.csv' holds points of 'anna', not graded now" in again.stderr
     write_notebook(handed_in(SOURCE, student="carl"), tmp_path / "a2_rank" / "carl" / "x.ipynb")
     report = run("report", SOURCE.path, tmp_path / "a2_rank", "--out", out)
     assert "2 students; of 22 points the mean is 18.0" in report.stdout and "1 of 3 are not graded" in report.stderr
@@ -182,6 +183,35 @@ def test_whose_a_notebook_is(tmp_path):
         "_.._evil",
         "fred-final",
     }
+
+
+@pytest.mark.parametrize("name", ["Max Li", "Ben O'Neill", "Ana, née Šimić (2)"])
+def test_a_notebook_that_lies_by_itself_goes_to_its_owner_whatever_the_name_on_the_roster(name, tmp_path):
+    """Under another name it would be graded with that one's numbers."""
+    from tta_iqa_lib.teaching.kit.submissions import find_submissions
+
+    (tmp_path / "roster.csv").write_text(f'"{name}"\n', encoding="utf-8")
+    result = run("release", SOURCE.path, "--students", tmp_path / "roster.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out" / name / "a2_rank.ipynb").rename(tmp_path / "in" / "a2_rank_4711.ipynb")
+    assert list(find_submissions(tmp_path / "in", SOURCE)) == [name]
+
+
+def test_a_name_whose_accents_a_system_takes_apart_is_the_same_student(tmp_path):
+    """In the roster, in the name of a folder, and in a file that lies by itself."""
+    from tta_iqa_lib.teaching.kit.grade import grade_one
+    from tta_iqa_lib.teaching.kit.submissions import collect
+
+    whole, apart = ["J\u00f6rg", "Zo\u00eb"], ["Jo\u0308rg", "Zoe\u0308"]
+    (tmp_path / "roster.csv").write_text("\n".join(apart), encoding="utf-8")
+    assert run("release", SOURCE.path, "--students", tmp_path / "roster.csv", "--out", tmp_path / "out").exit_code == 0
+    (tmp_path / "in" / apart[0]).mkdir(parents=True)
+    (tmp_path / "out" / whole[0] / "a2_rank.ipynb").rename(tmp_path / "in" / apart[0] / "x.ipynb")
+    (tmp_path / "out" / whole[1] / "a2_rank.ipynb").rename(tmp_path / "in" / "x.ipynb")
+    found, odd = collect(tmp_path / "in", SOURCE)
+    assert list(found) == whole and odd == []
+    assert [grade_one(SOURCE, path, student).notes for student, path in found.items()] == [[], []]
 
 
 def test_what_is_not_graded_is_said(tmp_path):

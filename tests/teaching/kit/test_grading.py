@@ -12,7 +12,7 @@ from handed_in import COURSE, NAMES, assignment, handed_in
 from tta_iqa_lib.teaching.kit import report
 from tta_iqa_lib.teaching.kit.grade import Grade, grade_one
 from tta_iqa_lib.teaching.kit.pages import student_page
-from tta_iqa_lib.teaching.kit.release import ANYONE, release, student_version
+from tta_iqa_lib.teaching.kit.release import ANSWER, ANYONE, release, student_version
 from tta_iqa_lib.teaching.kit.source import HIDDEN, SOLUTION, Assignment, NotebookError, write_notebook
 
 WRONG = [(name, *case) for name in NAMES for case in import_module(name).WRONG]
@@ -184,6 +184,20 @@ def test_an_answer_is_found_although_its_question_is_gone(tmp_path):
     assert graded(source, notebook, tmp_path).answers["in_words"].startswith("The statistics move")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_written_answer_may_hold_tables_and_rules(name, tmp_path):
+    """Lines as they stand around the answer, too."""
+    source = assignment(name)
+    answer = "First.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n---\n\n# And so on\n\n***"
+    notebook = student_version(source)
+    for cell in notebook["cells"]:
+        cell["source"] = answer if cell["source"] == ANSWER else cell["source"]
+    assert set(graded(source, notebook, tmp_path).answers.values()) == {answer}
+    rule, end = notebook["cells"].pop()["source"].split("\n")  # cut in two, as a student may do by mistake
+    notebook["cells"] += [{"cell_type": "markdown", "metadata": {}, "source": part} for part in (rule, end)]
+    assert set(graded(source, notebook, tmp_path).answers.values()) == {answer}
+
+
 CHEAP = ["0.0", "1000.0", "float('nan')", "float('inf')", "[]", "[[], []]", "''", "{}", "False", "arguments[0]", "arguments[-1]",
          "arguments[0] * 0", "arguments[0] * 0 + 1000", "(0.0, 0.0)", "(arguments[0], arguments[0])", "[0, 0]",
          "torch.zeros(len(arguments[0]), len(arguments[0]))", "torch.zeros(len(arguments[0]))"]  # fmt: skip
@@ -269,3 +283,37 @@ def test_marks_that_do_not_belong_together_are_refused(tmp_path):
             Assignment.read(tmp_path / "broken.ipynb")
     with pytest.raises(NotebookError, match="no instructor's notebook"):
         Assignment.read(COURSE.parents[0] / "06_rank.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("item", "old", "new", "message"),
+    [
+        ("pull_values", "raise Wrong(\n", "raise Wrong((\n", "Python cannot read line"),
+        ("pull", "### BEGIN SOLUTION", "###  \n    1 +\n    ### BEGIN SOLUTION", "Python cannot read line"),
+        ("pull_values", "mark(test_pull, pull, points=3)", "", "the tests of pull_values must end in"),
+        ("pull_values", "mark(test_pull, pull, points=3)", "print(pull)", "the tests of pull_values must end in"),
+        ("pull_values", "(test_pull, pull, points=3)", "(test_pull, points=3)", "`mark` of pull_values takes .*; got none"),
+        ("pull", "def pull(", "def puli(", "takes functions that have a solution .*; got pull$"),
+        ("pull_values", "points=3", "points=2", "pull_values has 3 points in its metadata, and 2 in"),
+        ("pull_values", '"points": 3, ', "", "graded cell without 'points' in its metadata"),
+        ("pull_values", '"grade_id": "pull_values", ', "", "graded cell without 'grade_id' in its metadata"),
+        ("pull", "### BEGIN SOLUTION", "", "without '### BEGIN SOLUTION'"),
+        ("in_words", "### BEGIN SOLUTION", "", "without '### BEGIN SOLUTION'"),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_instructor_s_is_refused_before_it_reaches_the_class(item, old, new, message, tmp_path):
+    """In a cell's source or in its metadata; a solution without marks would be handed out."""
+    notebook = json.loads(json.dumps(assignment("a2_rank").notebook))
+    cell = next(c for c in notebook["cells"] if c["metadata"]["nbgrader"]["grade_id"] == item)
+    if "SOLUTION" in old and not new:
+        cell["source"] = cell["source"].replace("### END SOLUTION", "")
+    if old.startswith('"'):
+        about = json.dumps(cell["metadata"]["nbgrader"], sort_keys=True)
+        assert old in about
+        cell["metadata"]["nbgrader"] = json.loads(about.replace(old, new))
+    else:
+        assert old in cell["source"]
+        cell["source"] = cell["source"].replace(old, new)
+    write_notebook(notebook, tmp_path / "slip.ipynb")
+    with pytest.raises(NotebookError, match=f"slip.ipynb'.*{message}"):
+        Assignment.read(tmp_path / "slip.ipynb")

@@ -1,16 +1,19 @@
 """The wall: what a student's function can do through it, and what it cannot."""
 
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tta_iqa_lib.teaching.kit import kernel, wire
+from tta_iqa_lib.teaching.kit import kernel, sandbox, wire
 from tta_iqa_lib.teaching.kit.sandbox import Remote, Stopped, StudentError
 from tta_iqa_lib.teaching.kit.walls import Limits
 
@@ -309,3 +312,25 @@ def f(word):
 """
     holder = {"the grader has it": secret}
     assert answer(code, "x") == [] and holder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such mask")
+def test_ctrl_c_while_a_process_starts_is_heard_by_the_grader_alone(monkeypatch):
+    """What is started then has no terminal's signals, prints nothing of them, and needs no ending if it has not started."""
+    masks = []
+
+    class Interrupted:
+        def __init__(self, *_, **__):
+            self.pid = None
+
+        def start(self):
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            raise KeyboardInterrupt
+
+        def join(self, *_):
+            raise AssertionError("can only join a started process")
+
+    monkeypatch.setattr(sandbox, "_context", lambda: SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Interrupted))
+    with pytest.raises(KeyboardInterrupt), Remote("def f():\n    return 1", "f") as function:
+        function()
+    assert signal.SIGINT in masks[0] and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -2,7 +2,7 @@
 
 from handed_in import assignment, handed_in
 
-from tta_iqa_lib.teaching.kit.release import ANSWER
+from tta_iqa_lib.teaching.kit.release import ANSWER, student_version
 from tta_iqa_lib.teaching.kit.source import write_notebook
 from tta_iqa_lib.teaching.kit.validate import validate
 
@@ -26,6 +26,20 @@ def test_a_written_question_without_an_answer_is_not_ready(tmp_path):
         cells = list(notebook["cells"])
         cells.insert(place, {"cell_type": "markdown", "metadata": {}, "source": "In a cell of my own."})
         assert said(notebook | {"cells": cells}, tmp_path)[1]
+
+
+def test_a_written_question_is_not_ready_either_where_its_cell_is_gone(tmp_path):
+    notebook = student_version(SOURCE)
+    own = {"cell_type": "markdown", "metadata": {}, "source": "In a cell of my own."}
+    at = next(i for i, c in enumerate(notebook["cells"]) if c["source"] == ANSWER)
+    cells = notebook["cells"]
+    for answer, missing in (([], True), ([own], False)):
+        changed = cells[:at] + answer + cells[at + 1 :]
+        assert ("○ in_words: no answer" in said(notebook | {"cells": changed}, tmp_path)[0]) == missing
+        changed = [
+            {"cell_type": c["cell_type"], "source": c["source"]} for c in changed
+        ]  # and all that is known of cells
+        assert ("○ in_words: no answer" in said(notebook | {"cells": changed}, tmp_path)[0]) == missing
 
 
 def test_what_stopped_is_told_with_its_kind_and_its_line(tmp_path):

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from tta_iqa_lib.teaching.kit.grade import Grade
-from tta_iqa_lib.teaching.kit.written import take_up
+from tta_iqa_lib.teaching.kit.written import take_up, unclaimed
 
 POSSIBLE = {"in_words": 4.0, "why": 2.0}
 
@@ -61,6 +61,19 @@ def test_points_of_students_who_are_not_graded_now_stay(table):
     found = grades(anna="Große Zahlen, “so” gesagt; ja", carl="a third", **{"-ben": "=1+1"})
     take_up(found, POSSIBLE, path)
     assert points(found) == {"anna": 1.5, "-ben": 4}
+
+
+def test_points_of_a_name_that_a_spreadsheet_has_spoilt_are_told(tmp_path):
+    """Windows has no letter ć, and writes a question mark."""
+    path, class_ = tmp_path / "x-written.csv", {"Šimić": "yes", "Ümit": "no", "Tuğba": "so"}
+    take_up(grades(**class_), POSSIBLE, path)
+    assert unclaimed(grades(**class_), path) == []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    save(path, [row | {"points": "" if row["student"] == "Tuğba" else "3"} for row in rows], "cp1252")
+    found = grades(**class_)
+    take_up(found, POSSIBLE, path)
+    assert points(found) == {"Ümit": 3} and unclaimed(found, path) == ["Šimi?"]
 
 
 def test_another_answer_keeps_the_points_with_a_note(table):

@@ -41,16 +41,17 @@ def _read(path: Path):
 
 def _roster(path: Path) -> list[str]:
     """The first column, without its heading. Names become folders."""
+    from ...teaching.kit.submissions import NO_NAME, composed
     from ...teaching.kit.written import spreadsheet_text
 
     lines = spreadsheet_text(path).splitlines()
     delimiter = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
-    names = [row[0].strip() for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
+    names = [composed(row[0].strip()) for row in csv.reader(lines, delimiter=delimiter) if row and row[0].strip()]
     names = names[1:] if names and names[0].lower() in HEADERS else names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"'{path}': more than one student is called {twice[0]!r} in the first column")
-    bad = [name for name in names if name.startswith(".") or any(letter in name for letter in '/\\:*?"<>|')]
+    bad = [name for name in names if name.startswith(".") or any(letter in name for letter in NO_NAME)]
     if bad or not names:
         raise ValueError(
             f"'{path}': a student's name must do as the name of a folder; got {bad[0]!r}"
@@ -139,6 +140,7 @@ def grade(
     from ...teaching.kit.grade import grade_all, kept_grades
     from ...teaching.kit.pages import write_pages
     from ...teaching.kit.submissions import collect
+    from ...teaching.kit.written import unclaimed, written_table
 
     found = _read(assignment)
     try:
@@ -153,6 +155,9 @@ def grade(
     except (OSError, ValueError) as error:
         report(str(error))
         raise typer.Exit(2) from None
+    table = written_table(out, found.name)
+    if strangers := unclaimed(marked, table):
+        report(f"'{table}' holds points of {', '.join(map(repr, strangers))}, not graded now")
     for line in odd:
         report(line)
     for one in marked:

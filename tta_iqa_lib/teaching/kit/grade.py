@@ -6,7 +6,6 @@ import ast
 import contextlib
 import hashlib
 import json
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,7 @@ from .functions import Found, Notebook
 from .kernel import undumpable
 from .marking import NOT_ATTEMPTED, Mark
 from .release import ANSWER, ANYONE
-from .sandbox import Remote
+from .sandbox import Remote, interrupts_later
 from .source import Assignment, Item, NotebookError, cells_of, read_notebook
 from .submissions import released_as, written_answer
 from .walls import Limits
@@ -116,7 +115,7 @@ def grade_one(
         if item.test:
             grade.marks[item.name] = run_item(item, notebook.given, found, limits)
         else:
-            answer = written_answer(assignment, item.name, handed_in)
+            answer = written_answer(item.name, assignment.written[item.name], handed_in)
             if len(answer) > LONGEST_ANSWER:
                 grade.notes.append(f"{item.name}: cut after {LONGEST_ANSWER:,} of {len(answer):,} letters")
                 answer = answer[:LONGEST_ANSWER]
@@ -219,26 +218,13 @@ def grade_all(
     yield from _in_workers(tasks, processes) if many else map(_safely, tasks)
 
 
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits for the end of this block, and processes that start in it never hear it. Not on Windows."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _in_workers(tasks: list[Task], processes: int) -> Iterator[Grade]:
     """Each grade as soon as it is there. A worker that dies (no memory is left, say) takes one grade with it, and no other."""
     while tasks:
         lost, others = [], set(active_children())
         with ProcessPoolExecutor(processes, get_context("spawn"), initializer=start_worker) as pool:
             try:
-                with _interrupts_later():
+                with interrupts_later():
                     jobs = {pool.submit(_safely, task): task for task in tasks}
                 for job in as_completed(jobs):
                     if not isinstance(job.exception(), BrokenProcessPool):

@@ -25,6 +25,7 @@ def student_version(assignment: Assignment, student: str = ANYONE, key: str = ""
         "student": student,
         "version": about["version"],
         "functions": list(assignment.functions),
+        "written": assignment.written,
     }
     for cell in notebook["cells"]:
         stub = STUB if cell["cell_type"] == "code" else ANSWER

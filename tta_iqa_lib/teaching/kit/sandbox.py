@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from threading import Timer
 from types import ModuleType
 from typing import Any
@@ -87,6 +88,20 @@ def _as_nobody() -> Iterator[None]:
         os.environ.update(variables)
 
 
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of this block, and processes that start in it never hear it. Not on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let it through again, if it began in here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Remote:
     """A function of a student's, in a process of its own that starts with the first call.
 
@@ -134,11 +149,12 @@ class Remote:
     def _start(self) -> None:
         context = _context()
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(  # type: ignore[attr-defined]
+        process = context.Process(  # type: ignore[attr-defined]
             target=student.serve, args=(theirs, self.code, self.__name__, self.limits), daemon=True
         )
-        with _as_nobody():
-            self._process.start()
+        with interrupts_later(), _as_nobody():
+            process.start()
+            self._process = process  # from here on there is something to end
         theirs.close()
         (head, _), _ = self._receive(seconds=120)  # a slow machine may need a while to start Python
         self.walls = head["walls"]

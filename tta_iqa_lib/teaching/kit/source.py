@@ -46,16 +46,17 @@ class Item:
     functions: tuple[str, ...] = ()
     rubric: tuple[tuple[float, str], ...] = ()
 
-    def parsed(self) -> tuple[list[ast.stmt], ast.expr]:
+    def parsed(self) -> tuple[list[ast.stmt], ast.Call]:
         """The statements of the test, and the call of `mark` in which it ends.
 
         Raises:
             NotebookError: it ends in something else.
         """
-        *body, last = ast.parse(self.test).body
-        if not isinstance(last, ast.Expr):
+        body = ast.parse(self.test).body
+        call = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "mark"):
             raise NotebookError(f"the tests of {self.name} must end in `mark(…)`")
-        return body, last.value
+        return body[:-1], call
 
 
 def read_notebook(path: Path) -> dict:
@@ -94,6 +95,10 @@ def write_notebook(notebook: dict, path: Path) -> None:
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def _beginning(cell: dict) -> str:
+    return f"a cell that begins {cell['source'][:40]!r}"
+
+
 def cells_of(notebook: dict) -> list[tuple[str, str]]:
     """(kind, source) of each cell."""
     return [(cell["cell_type"], cell["source"]) for cell in notebook["cells"]]
@@ -120,9 +125,13 @@ class Assignment:
         found = cls(path, notebook)
         for cell in notebook["cells"]:
             if MARKS.search(HIDDEN.sub("", SOLUTION.sub("", cell["source"]))):
-                raise NotebookError(
-                    f"'{path}': a BEGIN or END without its partner in a cell that begins {cell['source'][:40]!r}"
-                )
+                raise NotebookError(f"'{path}': a BEGIN or END without its partner in {_beginning(cell)}")
+            about = cell["metadata"].get("nbgrader", {})
+            if about.get("solution") and not SOLUTION.search(cell["source"]):  # it would be handed out as it is
+                raise NotebookError(f"'{path}': a solution without '### BEGIN SOLUTION' in {_beginning(cell)}")
+            for key in ("grade_id", "points"):
+                if about.get("grade") and key not in about:
+                    raise NotebookError(f"'{path}': a graded cell without {key!r} in its metadata, {_beginning(cell)}")
         for name, values in found.about.get("variants", {}).items():
             if not re.search(rf"^{name} = ", found.given({}), re.MULTILINE):
                 raise NotebookError(f"'{path}': there are variants of {name}, and no cell tagged 'given' sets it")
@@ -131,7 +140,33 @@ class Assignment:
         names = [item.name for item in found.items]
         if len(set(names)) < len(names):
             raise NotebookError(f"'{path}': two items are called {max(names, key=names.count)!r}")
+        for slip in filter(None, map(found._slip, found.items)):
+            raise NotebookError(f"'{path}': {slip}")
         return found
+
+    def _slip(self, item: Item) -> str:
+        """What would spoil everybody's grade in this item; "" if nothing does."""
+        if not item.test:
+            return ""
+        try:
+            _, call = item.parsed()
+        except NotebookError as error:
+            return str(error)
+        others = [ast.unparse(a) for a in call.args[1:] if not isinstance(a, ast.Name) or a.id not in item.functions]
+        if others or len(call.args) < 2:
+            got = others[0] if others else "none"
+            return f"`mark` of {item.name} takes functions that have a solution in the assignment; got {got}"
+        (given,) = [k.value for k in call.keywords if k.arg == "points"] or [None]
+        if isinstance(given, ast.Constant) and given.value != item.points:
+            return f"{item.name} has {item.points:g} points in its metadata, and {given.value} in its `mark`"
+        return ""
+
+    def _parsed(self, cell: dict) -> ast.Module:
+        try:
+            return ast.parse(cell["source"])
+        except SyntaxError as error:
+            line = f"line {error.lineno} of {_beginning(cell)}"
+            raise NotebookError(f"'{self.path}': Python cannot read {line}: {error.msg}") from None
 
     @property
     def about(self) -> dict:
@@ -157,7 +192,7 @@ class Assignment:
         found: list[str] = []
         for cell in self.notebook["cells"]:
             if cell["cell_type"] == "code" and SOLUTION.search(cell["source"]):
-                found += [s.name for s in ast.parse(cell["source"]).body if isinstance(s, ast.FunctionDef)]
+                found += [s.name for s in self._parsed(cell).body if isinstance(s, ast.FunctionDef)]
         return tuple(dict.fromkeys(found))
 
     @cached_property
@@ -168,13 +203,30 @@ class Assignment:
             if not about.get("grade"):
                 continue
             if cell["cell_type"] == "code":
-                used = {n.id for n in ast.walk(ast.parse(cell["source"])) if isinstance(n, ast.Name)}
+                used = {n.id for n in ast.walk(self._parsed(cell)) if isinstance(n, ast.Name)}
                 functions = tuple(name for name in self.functions if name in used)
                 found.append(Item(about["grade_id"], about["points"], cell["source"], functions))
             else:
                 rubric = tuple((points, text) for points, text in cell["metadata"].get("rubric", []))
                 found.append(Item(about["grade_id"], about["points"], rubric=rubric))
         return tuple(found)
+
+    @cached_property
+    def written(self) -> dict[str, list[str]]:
+        """Where each written answer stands: below the last line of its question, and above the first of what follows ("").
+
+        What follows goes to its first line with a letter in it: a rule, ---, may stand in an answer, too.
+        """
+        cells, places = [*self.notebook["cells"], {"source": ""}], {}
+        for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):
+            about = cell["metadata"].get("nbgrader", {})
+            if about.get("grade") and cell["cell_type"] != "code":
+                following = re.match(r"\s*((?:.*\n)*?.*[^\W\d_].*)", after["source"])
+                places[about["grade_id"]] = [
+                    before["source"].rstrip().rpartition("\n")[2],
+                    following[1] if following else "",
+                ]
+        return places
 
     def constants(self, student: str, key: str = "") -> dict[str, Any]:
         """The numbers of a student's variant. Who has not the key cannot tell them beforehand."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from .source import ABOUT, Assignment, NotebookError, cells_of, read_notebook
 
 BACKUPS = "backups"  # the copies that `validate` keeps
 PLATFORM = re.compile(r"_\d+_assignsubmission_(file|onlinetext)_?$")  # what Moodle adds to a student's name
+NO_NAME = '/\\:*?"<>|'  # what the name of a folder cannot hold, on one system or another
 
 
 def find_submissions(folder: Path, assignment: Assignment) -> dict[str, Path]:
@@ -45,7 +47,7 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
         if about.get("name", assignment.name) != assignment.name:
             others.setdefault(str(about["name"])[:80], []).append(inside)
         elif len(inside.parts) > 1:
-            found.setdefault(PLATFORM.sub("", inside.parts[0]), []).append(path)
+            found.setdefault(composed(PLATFORM.sub("", inside.parts[0])), []).append(path)
         else:
             loose.setdefault(str(about.get("student", ANYONE)), []).append(path)
     for name, paths in others.items():
@@ -54,7 +56,8 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
     for student, paths in loose.items():
         for path in paths:  # two that were released to one student: at least one of them is somebody else's
             sure = student != ANYONE and len(paths) == 1
-            found.setdefault(_file_name(student) if sure else _stem(path, assignment.name), []).append(path)
+            name = _file_name(student) if sure else _stem(path, assignment.name)
+            found.setdefault(composed(name), []).append(path)
     if not found:
         raise NotebookError(f"no notebook of {assignment.name} in '{folder}'")
     chosen = {student: max(paths, key=lambda p: p.stat().st_mtime) for student, paths in sorted(found.items())}
@@ -70,6 +73,11 @@ def collect(folder: Path, assignment: Assignment) -> tuple[dict[str, Path], list
     return chosen, odd
 
 
+def composed(name: str) -> str:
+    """A name with its accents on their letters: some systems take them apart in the names of files."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _stem(path: Path, name: str) -> str:
     joint, name = r"[-_. ]", re.escape(name)
     stem = re.sub(f"^{name}{joint}|{joint}{name}$", "", path.stem)
@@ -77,8 +85,9 @@ def _stem(path: Path, name: str) -> str:
 
 
 def _file_name(student: str) -> str:
-    """A name out of a file that anybody may have written, as the name of a file."""
-    return re.sub(r"[^\w.@+-]+", "_", student).lstrip(".")[:80] or "nameless"
+    """A name out of a file that anybody may have written, as the name of a file. One of a roster stays as it is."""
+    safe = "".join(letter if letter.isprintable() and letter not in NO_NAME else "_" for letter in student)
+    return safe.strip().lstrip(".")[:80] or "nameless"
 
 
 def released_as(path: Path) -> dict:
@@ -90,23 +99,18 @@ def released_as(path: Path) -> dict:
     return about if isinstance(about, dict) else {}
 
 
-def written_answer(assignment: Assignment, item: str, notebook: dict) -> str:
+def written_answer(item: str, places: list[str], notebook: dict) -> str:
     """What stands in a notebook between a written question and what follows it, however the cells are cut.
 
     Where nothing does: what stands in the cell that was made for the answer.
+
+    Args:
+        places: of `Assignment.written`.
     """
-    source = assignment.notebook["cells"]
-    place = next(i for i, cell in enumerate(source) if _id(cell) == item)
-
-    def edge(cell: dict, last: bool) -> str:
-        return [line for line in cell["source"].splitlines() if line.strip()][-1 if last else 0]
-
-    text = "\n\n".join(text for _, text in cells_of(notebook))
-    question = edge(source[place - 1], last=True)
+    (question, following), text = places, "\n\n".join(text for _, text in cells_of(notebook))
     begin = text.find(question) + len(question)
-    following = source[place + 1 : place + 2]
-    end = text.find(edge(following[0], last=False), begin) if following else -1
-    answer = text[begin : end if end >= 0 else None].strip() if question in text else ""
+    end = re.compile(r"\s+".join(map(re.escape, following.split())) or "$").search(text, begin)
+    answer = text[begin : end.start() if end else None].strip() if question in text else ""
     return answer or next((cell["source"].strip() for cell in notebook["cells"] if _id(cell) == item), "")
 
 

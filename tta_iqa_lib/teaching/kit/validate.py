@@ -14,7 +14,7 @@ from .marking import what_happened
 from .release import ANSWER
 from .sandbox import Stopped, StudentError
 from .source import ABOUT, NotebookError, cells_of, read_notebook
-from .submissions import BACKUPS
+from .submissions import BACKUPS, written_answer
 
 
 def keep_copy(path: Path) -> tuple[Path, bool]:
@@ -46,7 +46,8 @@ def validate(path: Path) -> tuple[list[str], bool]:
     found = {name: code.find(name) for name in names}
     lines = [f"✗ Python cannot read {where}" for where in code.unreadable]
     lines += [f"{'○' if f.stub else '✗'} {name}: {f.problem}" for name, f in found.items() if not f.code]
-    lines += [f"○ {question}: no answer" for question, answer in _written(notebook).items() if not answer]
+    answers = {item: written_answer(item, places, notebook) for item, places in about.get("written", {}).items()}
+    lines += [f"○ {item}: no answer" for item, answer in answers.items() if answer in ("", ANSWER)]
     complete = not lines
     examples = [
         c["source"]
@@ -68,19 +69,6 @@ def validate(path: Path) -> tuple[list[str], bool]:
             said.append(f"✗ the examples stopped with {type(error).__name__}: has a locked cell been changed?")
         complete = complete and not any(line.startswith(("✗", "○")) for line in said)
     return lines + [line for line in said if not line.startswith("○")], complete
-
-
-def _written(notebook: dict) -> dict[str, str]:
-    """What stands under each written question: in the cell made for it, and in cells of the student's own around that one."""
-    cells, answers = notebook["cells"], {}
-    released = [i for i, cell in enumerate(cells) if isinstance(cell["metadata"].get("nbgrader"), dict)]
-    for above, here, below in zip([-1, *released], released, [*released[1:], len(cells)], strict=False):
-        about = cells[here]["metadata"]["nbgrader"]
-        if about.get("grade") and about.get("cell_type") == "markdown":
-            text = "".join(cell["source"].strip() for cell in cells[above + 1 : below])
-            name = str(about.get("grade_id"))  # there may be two of it: a cell was copied
-            answers[name] = answers.get(name, "") + ("" if text == ANSWER else text)
-    return answers
 
 
 def _telling(name: str, function: Callable) -> Callable:

@@ -64,6 +64,12 @@ def take_up(grades: Sequence[Grade], possible: dict[str, float], path: Path, ane
                 writer.writerow(row | {"student": cell(row["student"]), "answer": cell(row["answer"])})
 
 
+def unclaimed(grades: Sequence[Grade], path: Path) -> list[str]:
+    """Students who have points in the table and are not among the grades: gone, or with a name that a spreadsheet has spoilt."""
+    rows = _read(path) if path.is_file() else {}
+    return sorted({student for (student, _), row in rows.items() if row["points"]} - {g.student for g in grades})
+
+
 def spreadsheet_text(path: Path) -> str:
     """A table as a spreadsheet has saved it: as UTF-8, with Excel's mark or without, or in the letters of Windows."""
     raw = path.read_bytes()

@@ -60,8 +60,10 @@ def crop_starts(length: int, size: int, side: int) -> list[int]:
 def symmetries(images: torch.Tensor, count: int) -> list[torch.Tensor]:
     """(B, 3, H, W) → as it is; with 2, mirrored as well; with 8, both also turned by 90°, 180° and 270° (H = W)."""
     check_choice("count", count, VIEWS)
-    sides = [images, images.flip(3)][:count]
-    if count < 8:
+    if count == 1:
+        return [images]
+    sides = [images, images.flip(3)]
+    if count == 2:
         return sides
     if images.shape[2] != images.shape[3]:
         raise ValueError(f"quarter turns need square images; got {tuple(images.shape[2:])}: use 1 or 2 views")

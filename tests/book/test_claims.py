@@ -142,3 +142,14 @@ def test_of_the_rivals_on_opinions_only_actmad_gains_and_single_images_lose():
     for method in ("order, frozen (thrifty)", "ssa (thrifty)", "psc (thrifty)"):
         for kind in ("database", "light", "none"):
             assert found[method, f"test: {kind}"]["low"] < 0 < found[method, f"test: {kind}"]["high"]
+
+
+def test_of_the_published_pair_on_opinions_the_group_contrastive_loss_alone_adds_as_much():
+    """Chapter 9: on both grounds it lies above zero in other light; relative rank cannot be told from zero anywhere."""
+    lines = results("opinions-reduced-singles")["summary"]
+    found = {(x["method"], x["minus"], x["on"]): x for x in lines}
+    for ground, control in (("frozen", "source"), ("first layers", "bn-first")):
+        for kind in ("database", "light", "none"):
+            rank = found[f"rank, {ground} (thrifty)", control, f"test: {kind}"]
+            assert rank["low"] < 0 < rank["high"], (ground, kind)
+        assert found[f"gc, {ground} (thrifty)", control, "test: light"]["low"] > 0

@@ -213,9 +213,9 @@ class Assignment:
 
     @cached_property
     def written(self) -> dict[str, list[str]]:
-        """Where each written answer stands: below the last line of its question, and above the first of what follows ("").
+        """The last line of each written question, below which the answer stands, and the beginning of what follows it, or "".
 
-        What follows goes to its first line with a letter in it: a rule, ---, may stand in an answer, too.
+        That goes to its first line with a letter in it. (A rule, ---, may stand in an answer, too.)
         """
         cells, places = [*self.notebook["cells"], {"source": ""}], {}
         for before, cell, after in zip(cells, cells[1:], cells[2:], strict=False):

@@ -108,3 +108,10 @@ def test_a_missing_model_file_says_how_to_train_one(tmp_path):
         load_source_model(tmp_path / "none.safetensors")
     with pytest.raises(FileNotFoundError, match="source-99"):
         load_source_model(99)
+
+
+@pytest.mark.parametrize("source", [0, "photographs"])
+def test_loading_a_model_leaves_the_callers_random_numbers_alone(source):
+    before = torch.random.get_rng_state()
+    load_source_model(source)
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -73,10 +73,11 @@ def load_source_model(source: int | str | Path = 0) -> QualityModel:
     about, tensors = _read_model(path)
     try:
         known = {key: about[key] for key in ("crop", "predicts", "views", "side", "recipe") if key in about}
-        if "backbone" in about:
-            model = backbone_model(about["backbone"], pretrained=False, hidden=about["hidden"], **known)
-        else:
-            model = small_model(about["widths"], **{"views": 8} | known)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+            if "backbone" in about:
+                model = backbone_model(about["backbone"], pretrained=False, hidden=about["hidden"], **known)
+            else:
+                model = small_model(about["widths"], **{"views": 8} | known)
         model.set_moments(**_whole_moments({name: tensors.pop(name) for name in MOMENTS if name in tensors}))
         model.load_state_dict({**model.state_dict(), **tensors})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # another architecture

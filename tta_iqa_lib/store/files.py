@@ -15,7 +15,7 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 log = logging.getLogger(__name__)  # without a handler: one line on stderr
-PARTIAL = ".tta-iqa-partial-"  # begins the names of half-written files
+PARTIAL = "tta-iqa-partial-"  # begins the names of half-written files
 _lost: set[Path] = set()  # folders that could not be written to
 
 

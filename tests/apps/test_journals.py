@@ -3,9 +3,13 @@
 import math
 import os
 
+import helpers
 import pytest
-from helpers import tiny_scorer
+import torch
+from helpers import pictures, tiny_scorer
+from torch import nn
 
+import tta_iqa_lib as tta
 from tta_iqa_lib.apps import tables
 from tta_iqa_lib.apps.journals import Journal
 from tta_iqa_lib.apps.results import HEADER, Results, cells
@@ -142,3 +146,33 @@ def test_another_precision_scores_alike(twelve, precision):
 
     single, other = scores(), scores(precision=precision)
     assert other == pytest.approx(single, abs=0.1) and other != single
+
+
+def test_a_shipped_model_has_its_channels_last_on_a_cpu_and_scores_the_same():
+    model, images = Settings().load(), pictures(2, 64)
+    kernel = next(module.weight for module in model.modules() if isinstance(module, nn.Conv2d))  # 3 × 3, of 3 colours
+    assert kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+    assert torch.allclose(model(images), tta.load_source_model("photographs")(images), rtol=0, atol=1e-3)
+
+
+def test_a_model_of_one_s_own_may_view_what_a_convolution_gives(twelve, monkeypatch):
+    """Which it could not, if its channels came last."""
+
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3, 2), nn.LazyLinear(1)
+
+        def forward(self, images):
+            rows = self.conv(images)
+            return self.head(rows.view(len(rows), -1))[:, 0]
+
+    def viewing():
+        net = Viewing().eval()
+        net(torch.zeros(1, 3, 32, 32))
+        return tta.wrap_model(net, crop=32)
+
+    monkeypatch.setattr(helpers, "viewing", viewing, raising=False)
+    scorer = Settings(model="helpers:viewing", method=None, crops=1).scorer()
+    ((_, rows),) = score_open(scorer, [sorted(twelve.iterdir())], None)
+    assert sum(not row.error for row in rows) == 12

@@ -202,7 +202,7 @@ def opinions(
         str | None,
         typer.Option(
             help='Which methods: what the reduced scale leaves out are "singles", each loss by itself, '
-            '"others", rivals, and "published", the published loop.'
+            '"others", rivals, "published", the published loop, and "small-batches", the losses at 8 images.'
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,

@@ -101,4 +101,5 @@ GRIDS: dict[str, dict[int, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "others": {32: ((), ("source", "lean", "bn-batch", "aqr", "normalisations", *OTHER_LOSSES))},
     "singles": {32: ((), ("source", "bn-first", *EACH_LOSS))},
     "published": {32: ((), ("source", *PUBLISHED))},
+    "small-batches": {8: ((), ("source", "bn-first", "normalisations", *PAIR_OF_LOSSES))},
 }

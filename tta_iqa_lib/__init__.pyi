@@ -27,6 +27,7 @@ from .adaptation.rules import Ema as Ema
 from .adaptation.rules import First as First
 from .adaptation.rules import Shrink as Shrink
 from .adaptation.rules import Source as Source
+from .adaptation.screens import Blank as Blank
 from .adaptation.state import Recipe as Recipe
 from .adaptation.state import Result as Result
 from .adaptation.state import State as State

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..imaging.checks import as_tuple, check_choice, check_count
+from .joining import of_groups, with_left_out
 from .loop import adapt_batch, checked
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .recipes import recipe_from
 from .replays import Replays
 from .rules import Carried, Statistics
-from .state import Recipe, Result, State
+from .screens import Screen
+from .state import Inference, Recipe, Result, State
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Adapter:
         recipe: all of that in one value, instead of the single settings.
         capture: on a GPU, record the passes at the first batch of a shape and replay them from then on (see `Replays`). Losses
             and their copies must ask the device for no value; streams are not recorded. Then use it from one thread at a time.
+        screen: a function images (B, 3, H, W) → (B,), true where one shows nothing, such as `screens.Blank()`. Pictures whose
+            crops all show nothing take no part in adapting and have the source's scores; `Result.skipped["images"]` counts them.
 
     Raises:
         TypeError, ValueError: no quality model, or impossible settings; settings of the optimiser without a loss.
@@ -93,6 +97,7 @@ class Adapter:
         episodes_per_pass: int = 1,
         recipe: Recipe | None = None,
         capture: bool = False,
+        screen: Screen | None = None,
     ):
         if not is_scoring_model(model):
             model = wrapped_metric(model)
@@ -101,6 +106,8 @@ class Adapter:
             raise ValueError(f"seed must be a whole number; got {seed!r}")
         if isinstance(gate, str) and gate != "default":
             raise ValueError(f"gate must be a function, None or 'default'; got {gate!r}")
+        if not (screen is None or callable(screen)):
+            raise TypeError(f"screen must be a function of the images such as Blank(), or None; got {screen!r}")
         settings = {
             "losses": losses,
             "statistics": statistics,
@@ -130,7 +137,7 @@ class Adapter:
                 "pass params=a function that picks parameters"
             )
         self.model: Any = model  # a `ScoringModel` that is a module, which one type cannot say
-        self.recipe, self.seed, self.episodes_per_pass = recipe, seed, episodes_per_pass
+        self.recipe, self.seed, self.episodes_per_pass, self.screen = recipe, seed, episodes_per_pass, screen
         self._replays = Replays() if capture and torch.cuda.is_available() else None
         self._streams = threading.local()  # a stream belongs to the thread that opened it
 
@@ -159,23 +166,8 @@ class Adapter:
         members: dict = {}
         for i, label in enumerate(labels):
             members.setdefault(label, []).append(i)
-        results = dict(zip(members, self._many(images, list(members.values())), strict=True))
-        order = torch.tensor([i for rows in members.values() for i in rows]).argsort()
-
-        def gathered(name: str) -> Tensor:
-            return torch.cat([getattr(result, name) for result in results.values()])[order]
-
-        decisions = {result.decision for result in results.values()}
-        return Result(
-            gathered("scores"),
-            gathered("source_scores"),
-            gathered("initial_scores"),
-            trace=[{"group": label, "steps": result.trace} for label, result in results.items()],
-            skipped={f"{k}: {name}": why for k, result in results.items() for name, why in result.skipped.items()},
-            shift={f"{k}: {name}": value for k, result in results.items() for name, value in result.shift.items()},
-            pictures=sum(result.pictures for result in results.values()),
-            decision=decisions.pop() if len(decisions) == 1 else "mixed",
-        )
+        rows = list(members.values())
+        return of_groups(dict(zip(members, self._many(images, rows), strict=True)), rows)
 
     def predict(
         self, images: Tensor | Iterable, batch_size: int = 32, shuffle: bool = True, progress: bool = False
@@ -248,7 +240,34 @@ class Adapter:
         """What this thread's stream carries on; None outside of a block."""
         return self._stream.state if self._stream else None
 
+    def _left_out(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B,), true for the crops of a picture that shows nothing.
+
+        Raises:
+            TypeError: the screen gives something else.
+        """
+        crops = self.recipe.inference.crops_per_image
+        if self.screen is None or len(images) % crops:  # the loop says what is wrong with that
+            return torch.zeros(len(images), dtype=torch.bool)
+        found = self.screen(images)
+        if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != images.shape[:1]:
+            raise TypeError(f"screen must give one truth value an image, a tensor (B,) of bool; got {found!r}")
+        return found.cpu().view(-1, crops).all(1).repeat_interleave(crops)
+
     def _one(self, images: Tensor) -> Result:
+        """An episode; what shows nothing goes round it."""
+        if self.screen is None:
+            return self._adapted(images)
+        images = checked(images, self.model)
+        out = self._left_out(images)
+        if not out.any():
+            return self._adapted(images)
+        inference = self.recipe.inference
+        plain = Inference(views=inference.views, crops_per_image=inference.crops_per_image)
+        (alone,), _ = adapt_batch(self.model, State(), images[out], Recipe(plain))
+        return with_left_out(None if out.all() else self._adapted(images[~out]), alone, out)
+
+    def _adapted(self, images: Tensor) -> Result:
         stream = self._stream
         if stream is None:
             return adapt_batch(self.model, State(), images, self.recipe, run=self._replays)[0][0]
@@ -268,12 +287,13 @@ class Adapter:
     def _many(self, images: Tensor, episodes: list[list[int]], progress: bool = False) -> list[Result]:
         """Run episodes given by their rows; neighbours of one size share a pass."""
         results: list[Result] = []
+        out = self._left_out(images)
+        sizes = [0 if out[rows].any() else len(rows) for rows in episodes]  # 0: for a pass of its own
         with tqdm(total=len(episodes), disable=not progress, desc="batches") as bar:
-            while len(results) < len(episodes):
-                ahead = episodes[len(results) : len(results) + self.episodes_per_pass]
-                if self._state is not None:
-                    ahead = ahead[:1]
-                same = list(takewhile(lambda rows, first=ahead[0]: len(rows) == len(first), ahead))
+            while (done := len(results)) < len(episodes):
+                together = self.episodes_per_pass if self._state is None and sizes[done] else 1
+                ahead = range(done, min(done + together, len(episodes)))
+                same = [episodes[i] for i in takewhile(lambda i, size=sizes[done]: sizes[i] == size, ahead)]
                 if len(same) == 1:
                     results.append(self._one(images[same[0]]))
                 else:

@@ -33,7 +33,8 @@ class Result:
         scores: (B,) after adaptation (or what the gate decided).
         source_scores: (B,) of the source model.
         initial_scores: (B,) under the statistics rule, before any step of the optimiser.
-        trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step.
+        trace: one dictionary a step: "loss", each loss by its name, and "scores" (B,) before that step (of the images that took
+            part, where a screen left some out).
         skipped: what could not be done, and why: losses that could not be formed, steps that were undone.
         shift: by BatchNorm layer, how far the means (`mean_shift`) and variances (`variance_shift`) that the source model
             meets in the batch lie from its own, each as (distance, what it would be by chance); measured only where there

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEADER = ("path", "score", "source_score", "decision", "reason", "error")
+BLANK = "shows nothing: one colour, or noise"  # the reason of a picture that took no part in its batch
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
@@ -45,14 +46,16 @@ class Results:
         self._rows: list[Row | None] = [None] * count
         self.ready = 0
         self._batches: Counter[tuple[str, str]] = Counter()
+        self._blank = 0
 
     def add(self, places: Sequence[int], rows: Sequence[Row]) -> list[Row]:
         """A batch is done: the rows that need wait no longer."""
         for place, row in zip(places, rows, strict=True):
             self._rows[place] = row
-        scored = next((row for row in rows if not row.error), None)
-        if scored:
-            self._batches[scored.decision, scored.reason.split(" (")[0]] += 1
+        scored = [row for row in rows if not row.error]
+        if took_part := [row for row in scored if row.reason != BLANK]:
+            self._batches[took_part[0].decision, took_part[0].reason.split(" (")[0]] += 1
+        self._blank += len(scored) - len(took_part)
         first = self.ready
         while self.ready < len(self._rows) and self._rows[self.ready] is not None:
             self.ready += 1
@@ -77,4 +80,8 @@ class Results:
             for (decision, reason), n in self._batches.items()
             if decision == "source" or reason
         ]
+        if self._blank:
+            left.append(
+                f"{self._blank} {'picture that shows' if self._blank == 1 else 'pictures that show'} nothing left out"
+            )
         return "; ".join([f"adapted to {adapted} of {total} batches", *left])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,21 +91,32 @@ class Scorer:
         Raises:
             ScoringError: the model or the method fails, on these pictures or on all.
         """
+        return self._guarded(self._scored, rows)
+
+    def alone(self, rows: Tensor) -> Outcome:
+        """The same of the source model, for pictures that take no part in the method."""
+        return self._guarded(self._of_source, rows)
+
+    def _guarded(self, scored: Callable[[Tensor], Outcome], rows: Tensor) -> Outcome:
         try:
-            return self._scored(rows)
+            return scored(rows)
         except Exception as error:  # whatever somebody's model or method raises
             what = f"the method '{self.method}'" if self.method else "the model"
             kind, height, width = type(error).__name__, *rows.shape[2:]
             raise ScoringError(f"{what} fails on {len(rows)} crops of {width} × {height}: {kind}: {error}") from error
+
+    def _of_source(self, rows: Tensor) -> Outcome:
+        scores = Average(self.model, self.model.views).predict(rows)
+        return self._outcome(scores, scores, "source")
 
     def _scored(self, rows: Tensor) -> Outcome:
         if self._adapter is not None:
             result = self._adapter.run(rows)
             decision, reason = _decision(result, self._adapter.recipe, self.carries)
             return self._outcome(result.scores, result.source_scores, decision, reason)
-        source = Average(self.model, self.model.views).predict(rows)
         if self._predictor is None:
-            return self._outcome(source, source, "source")
+            return self._of_source(rows)
+        source = Average(self.model, self.model.views).predict(rows)
         if self._stream is not None:
             self._waiting.append(rows)
             scores = next(self._stream)

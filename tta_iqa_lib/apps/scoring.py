@@ -12,9 +12,10 @@ from typing import TypeVar
 import torch
 
 from ..adaptation.adapter import balanced_batches
+from ..adaptation.screens import Blank
 from ..imaging.files import ImageError, read_crops
 from ..models import ScoringModel
-from .results import Row
+from .results import BLANK, Row
 from .scorers import DEFAULT_METHOD, Scorer
 
 A = TypeVar("A")
@@ -31,6 +32,8 @@ def score_files(
     workers: int = 0,
 ) -> Iterator[list[Row]]:
     """Score files batch by batch, a few batches in memory. Yields the rows of each batch, unreadable files among them.
+
+    A picture whose crops all show nothing (`Blank`) takes no part in its batch, and has the source's score.
 
     Args:
         adapt: True: with the default `Adapter`, to the crops of each batch; or the name of a method, see `Scorer`.
@@ -101,18 +104,19 @@ def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, each: int = 
 
 
 def _rows(scorer: Scorer, files: Sequence[Path], found: list[torch.Tensor | str]) -> list[Row]:
-    pixels = [picture for picture in found if isinstance(picture, torch.Tensor)]
-    if not pixels:
-        return [Row(path, error=str(error)) for path, error in zip(files, found, strict=True)]
+    rows = {i: Row(files[i], error=picture) for i, picture in enumerate(found) if isinstance(picture, str)}
+    pictures = {i: picture for i, picture in enumerate(found) if isinstance(picture, torch.Tensor)}
+    blank = {i for i, picture in pictures.items() if scorer.mixes and bool(Blank()(picture).all())}
     own = next(scorer.model.parameters())
-    outcome = scorer(torch.cat(pixels).to(own.device, own.dtype))
-    scores = iter(zip(outcome.scores, outcome.source_scores, strict=True))
-    return [
-        Row(path, error=picture)
-        if isinstance(picture, str)
-        else Row(path, *next(scores), decision=outcome.decision, reason=outcome.reason)
-        for path, picture in zip(files, found, strict=True)
-    ]
+    for some, score in ((pictures.keys() - blank, scorer), (blank, scorer.alone)):
+        if not some:
+            continue
+        places = sorted(some)
+        outcome = score(torch.cat([pictures[i] for i in places]).to(own.device, own.dtype))
+        reason = BLANK if some is blank else outcome.reason
+        for i, new, old in zip(places, outcome.scores, outcome.source_scores, strict=True):
+            rows[i] = Row(files[i], new, old, decision=outcome.decision, reason=reason)
+    return [rows[i] for i in range(len(files))]
 
 
 def _method(adapt: bool | str) -> str | None:

@@ -1,13 +1,18 @@
 """A model and a method on batches of pictures."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import LayerNormModel, pictures, seeded, tiny_model
+from PIL import Image
 from torch import nn
 
 import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.state import Inference
+from tta_iqa_lib.apps.results import BLANK, Results, Row
 from tta_iqa_lib.apps.scorers import Scorer, ScoringError
+from tta_iqa_lib.apps.scoring import score_batch
 from tta_iqa_lib.experiments import methods
 from tta_iqa_lib.experiments.baselines import Average
 from tta_iqa_lib.experiments.methods import FAIR, METHODS
@@ -196,3 +201,33 @@ def test_a_network_that_fails_is_named_with_what_it_failed_on(method):
 def test_what_is_no_method_for_files_is_named(model, method, reason):
     with pytest.raises(ValueError, match=reason):
         Scorer(model, method)
+
+
+def test_a_picture_that_shows_nothing_takes_no_part_in_its_batch(model, tmp_path):
+    """And has the source's score; where scores do not depend on the batch, nothing is looked at."""
+    images = [*pictures(5), torch.zeros(3, 32, 32), torch.ones(3, 32, 32)]
+    files = [tmp_path / f"{i}.png" for i in range(7)]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray((255 * image.permute(1, 2, 0).numpy()).round().astype("uint8")).save(file)
+    rows = score_batch(model, files, "bn-batch", 1, 0)
+    assert [row.score for row in rows[:5]] == [row.score for row in score_batch(model, files[:5], "bn-batch", 1, 0)]
+    source = score_batch(model, files, False, 1, 0)
+    assert [row.score for row in rows[5:]] == pytest.approx([row.score for row in source[5:]], abs=1e-6)
+    assert [(row.decision, row.reason) for row in rows] == [("adapted", "")] * 5 + [("source", BLANK)] * 2
+    assert not any(row.reason for row in [*source, *score_batch(model, files, "memo-control", 1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("blank", "told"),
+    [
+        ([5, 6], "adapted to 1 of 1 batches; 2 pictures that show nothing left out"),
+        ([0], "adapted to 1 of 1 batches; 1 picture that shows nothing left out"),
+        (range(7), "adapted to 0 of 0 batches; 7 pictures that show nothing left out"),
+        ([], "adapted to 1 of 1 batches"),
+    ],
+)
+def test_how_many_pictures_were_left_out_is_said(blank, told):
+    results = Results(7)
+    row = {True: ("source", BLANK), False: ("adapted", "")}
+    results.add(range(7), [Row(Path("a"), 1.0, 1.0, "", *row[i in blank]) for i in range(7)])
+    assert results.summary() == told

@@ -17,6 +17,7 @@ from .normalisation import NORM_LAYERS, LateNormAffine, batchnorm_layers, norm_a
 from .passes import Layout, Pass
 from .recipes import DEFAULT_RECIPE, RECIPES, recipe_of
 from .rules import Adaptive, Batch, Blend, Carried, Ema, First, Shrink, Source, Statistics
+from .screens import Blank
 from .state import Inference, Optimisation, Recipe, Result, State
 from .stateless import Stateless
 
@@ -28,6 +29,7 @@ __all__ = [
     "Adaptive",
     "Anchor",
     "Batch",
+    "Blank",
     "Blend",
     "Carried",
     "Context",

@@ -12,7 +12,7 @@ import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation.state import Inference
 from tta_iqa_lib.apps.results import BLANK, Results, Row
 from tta_iqa_lib.apps.scorers import Scorer, ScoringError
-from tta_iqa_lib.apps.scoring import score_batch
+from tta_iqa_lib.apps.scoring import score_batches
 from tta_iqa_lib.experiments import methods
 from tta_iqa_lib.experiments.baselines import Average
 from tta_iqa_lib.experiments.methods import FAIR, METHODS
@@ -209,12 +209,16 @@ def test_a_picture_that_shows_nothing_takes_no_part_in_its_batch(model, tmp_path
     files = [tmp_path / f"{i}.png" for i in range(7)]
     for file, image in zip(files, images, strict=True):
         Image.fromarray((255 * image.permute(1, 2, 0).numpy()).round().astype("uint8")).save(file)
-    rows = score_batch(model, files, "bn-batch", 1, 0)
-    assert [row.score for row in rows[:5]] == [row.score for row in score_batch(model, files[:5], "bn-batch", 1, 0)]
-    source = score_batch(model, files, False, 1, 0)
+
+    def scored(files, method=None):
+        (rows,) = score_batches(Scorer(model, method), [files])
+        return rows
+
+    rows, source = scored(files, "bn-batch"), scored(files)
+    assert [row.score for row in rows[:5]] == [row.score for row in scored(files[:5], "bn-batch")]
     assert [row.score for row in rows[5:]] == pytest.approx([row.score for row in source[5:]], abs=1e-6)
     assert [(row.decision, row.reason) for row in rows] == [("adapted", "")] * 5 + [("source", BLANK)] * 2
-    assert not any(row.reason for row in [*source, *score_batch(model, files, "memo-control", 1, 0)])
+    assert not any(row.reason for row in [*source, *scored(files, "memo-control")])
 
 
 @pytest.mark.parametrize(

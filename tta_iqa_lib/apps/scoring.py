@@ -55,12 +55,6 @@ def cut_batches(count: int, batch_size: int, scorer: Scorer, seed: int) -> list[
     return balanced_batches(count, batch_size, seed if scorer.mixes else None)
 
 
-def score_batch(model: ScoringModel, files: Sequence[Path], adapt: bool | str, crops: int, seed: int) -> list[Row]:
-    """Score files as one batch; see `score_files`. One row a file, in the order of the files."""
-    (rows,) = score_batches(Scorer(model, _method(adapt), crops, seed), [files])
-    return rows
-
-
 def score_batches(scorer: Scorer, batches: Iterable[Sequence[Path]], workers: int = 0) -> Iterator[list[Row]]:
     """The rows of each batch of files, as it is done; `workers` threads read ahead."""
 

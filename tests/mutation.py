@@ -27,11 +27,16 @@ SETTINGS = "tests/test_bad_input.py"  # what the arguments of any module may be
 # The tests of each module, where they are not in the one file of its name.
 TESTS = {
     "metrics": ["tests/test_metrics.py", SETTINGS],
-    "adaptation/adapter": ["tests/adaptation/test_adapter.py", "tests/adaptation/test_promises.py", SETTINGS],
+    "adaptation/adapter": [
+        *(f"tests/adaptation/test_{name}.py" for name in ("adapter", "screens", "promises")),
+        SETTINGS,
+    ],
     "adaptation/context": ["tests/adaptation/test_losses.py", "tests/adaptation/test_loop.py"],
     "adaptation/copies": ["tests/adaptation/test_copies.py", SETTINGS],
+    "adaptation/episodes": ["tests/adaptation/test_loop.py", "tests/adaptation/test_adapter.py"],
     "adaptation/functional": ["tests/adaptation/test_functional.py", SETTINGS],
     "adaptation/gates": ["tests/adaptation/test_gates.py", SETTINGS],
+    "adaptation/joining": ["tests/adaptation/test_adapter.py", "tests/adaptation/test_screens.py"],
     "adaptation/loop": ["tests/adaptation/test_loop.py", "tests/adaptation/test_promises.py", SETTINGS],
     "adaptation/losses": ["tests/adaptation/test_losses.py", SETTINGS],
     "adaptation/normalisation": [

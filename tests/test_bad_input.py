@@ -86,6 +86,7 @@ ADAPTER = {
     "crops_per_image": count(1),
     "ensemble": Kind(st.just([tta.Batch()]), st.one_of(MANY, st.just(["batch"]))),
     "episodes_per_pass": count(1),
+    "screen": CALLED,
 }
 EDGES = {"views": VIEWS, "crop": count(1), "side": count(1)}
 CHANNELS = NOT_NUMBERS.filter(lambda value: value != [0.5] if isinstance(value, list) else True)
@@ -139,6 +140,7 @@ TABLE: dict[Any, tuple[dict, dict[str, Kind]]] = {
     ),
     Ladder: ({}, {"severities": Kind(st.just([0.1, 1]), st.one_of(MANY, st.just([0.1, math.nan])))}),
     tta.ShiftGate: ({}, {"threshold": number(0, finite=False), "min_images": count(0)}),
+    tta.Blank: ({}, {"contrast": NOT_NEGATIVE, "noise": NOT_NEGATIVE}),
     tta.Drifted: ({}, {"agreement": number(-1, 1), "min_images": count(0)}),
     adapter: ({}, ADAPTER),
     predict: ({}, {"batch_size": count(1)}),

@@ -9,98 +9,13 @@ AGIQA-3K [li2023agiqa].
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from .layouts import Layout, Listing, Tables, read_mat
-from .tables import DatabaseError, read_table
+from .layouts import Layout, Tables
+from .listings import koniq_split, live, live_challenge, live_fb_split, live_md, stem_until, uhd_split
+from .tables import DatabaseError
 
 _NOTICE = "any use, with the copyright notice, acknowledging the Laboratory for Image and Video Engineering"
-
-
-def _stem_until(mark: str):
-    """What stands before a mark in an image's name, in small letters: the name of the undamaged original."""
-    return lambda name: Path(name).name.split(mark)[0].lower()
-
-
-def _koniq_split(folder: Path, names: list[str]) -> list[str]:
-    """The authors' split is a table of its own."""
-    file = folder / "koniq10k_distributions_sets.csv"
-    if not file.is_file():
-        return [""] * len(names)
-    table = read_table(file, "image_name", "set")
-    known = dict(zip(table.column("image_name"), table.column("set"), strict=True))
-    return [_SETS.get(known.get(name, ""), "") for name in names]
-
-
-_SETS = {"training": "train", "validation": "val", "test": "test"}
-
-
-def _live_fb_split(folder: Path, names: list[str]) -> list[str]:
-    """Pictures of more than 640 pixels test; of the others, a column says which validate."""
-    large, others = folder / "labels640.csv", folder / "labels=640_padded.csv"
-    if not large.is_file() or not others.is_file():
-        return [""] * len(names)
-    test = set(read_table(large, "name_image").column("name_image"))
-    table = read_table(others, "name_image", "is_valid")
-    cells = zip(table.column("name_image"), table.column("is_valid"), strict=True)
-    valid = {name for name, flag in cells if flag.lower() in ("true", "1", "1.0")}
-    return ["test" if name in test else "val" if name in valid else "train" for name in names]
-
-
-def _uhd_split(folder: Path, names: list[str]) -> list[str]:
-    table = read_table(folder / "uhd-iqa-metadata.csv", "image_name", "set")
-    return [_SETS.get(cell.lower(), cell) for cell in table.column("set")]
-
-
-def _live_challenge(folder: Path) -> Listing:
-    """The first seven of the tables' 1,169 images trained the observers, and are left out."""
-    files = [folder / "Data" / f"{name}_release.mat" for name in ("AllImages", "AllMOS")]
-    (names,), (scores,) = (read_mat(file, file.stem) for file in files)
-    _same_length(files[1], names, scores)
-    rows = [i for i, name in enumerate(names) if not re.fullmatch(r"t\d+\.bmp", name)]
-    return Listing(files[0], [names[i] for i in rows], [float(scores[i]) for i in rows])
-
-
-# In the order of LIVE's tables: folders and their numbers of images, img1.bmp, img2.bmp …
-_LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
-
-
-def _live(folder: Path) -> Listing:
-    """`orgs` marks the undamaged originals among them, which have no opinions of their own."""
-    scores, originals = read_mat(folder / "dmos_realigned.mat", "dmos_new", "orgs")
-    (content,) = read_mat(folder / "refnames_all.mat", "refnames_all")
-    names = [f"{kind}/img{i}.bmp" for kind, count in _LIVE_FOLDERS.items() for i in range(1, count + 1)]
-    for values in (scores, originals, content):
-        _same_length(folder / "dmos_realigned.mat", names, values)
-    rows = [i for i, original in enumerate(originals) if not original]
-    return Listing(
-        folder / "dmos_realigned.mat",
-        [names[i] for i in rows],
-        [float(scores[i]) for i in rows],
-        subset=[names[i].split("/")[0] for i in rows],
-        content=[Path(content[i]).stem for i in rows],
-    )
-
-
-def _live_md(folder: Path) -> Listing:
-    """Two parts, each with a list and scores; the folders are called Part 1, Part1 or Part_1."""
-    names, scores, subset = [], [], []
-    for number, kind in ((1, "blurjpeg"), (2, "blurnoise")):
-        part = next(iter(sorted(folder.glob(f"Part*{number}"))), folder / f"Part {number}")
-        (own,) = read_mat(part / "Imagelists.mat", "distimgs")
-        (dmos,) = read_mat(part / "Scores.mat", "DMOSscores")
-        _same_length(part / "Scores.mat", own, dmos)
-        names += [f"{part.name}/{kind}/{name}" for name in own]
-        scores += [float(score) for score in dmos]
-        subset += [kind] * len(own)
-    return Listing(folder, names, scores, subset=subset, content=[_stem_until("_")(name) for name in names])
-
-
-def _same_length(file: Path, names, values) -> None:
-    if len(names) != len(values):
-        raise DatabaseError(f"'{file}' has {len(values)} rows for {len(names)} images")
-
 
 LAYOUTS = {
     "koniq10k": Layout(
@@ -113,7 +28,7 @@ LAYOUTS = {
         scale=(1, 5),
         marker="koniq10k_scores_and_distributions.csv",
         images=("1024x768", "512x384"),
-        listing=Tables((("koniq10k_scores_and_distributions.csv", ""),), "{image_name}", "MOS", split=_koniq_split),
+        listing=Tables((("koniq10k_scores_and_distributions.csv", ""),), "{image_name}", "MOS", split=koniq_split),
         splits=("train", "val", "test"),
     ),
     "spaq": Layout(
@@ -138,7 +53,7 @@ LAYOUTS = {
         scale=(0, 100),
         marker="Data/AllMOS_release.mat",
         images=("Images",),
-        listing=_live_challenge,
+        listing=live_challenge,
     ),
     "live": Layout(
         name="LIVE release 2",
@@ -150,7 +65,7 @@ LAYOUTS = {
         scale=(0, 100),
         higher_is_better=False,
         marker="dmos_realigned.mat",
-        listing=_live,
+        listing=live,
         contents=(29, "originals"),
     ),
     "live-md": Layout(
@@ -163,7 +78,7 @@ LAYOUTS = {
         scale=(0, 100),
         higher_is_better=False,
         marker="Part*1/Imagelists.mat",
-        listing=_live_md,
+        listing=live_md,
         contents=(15, "originals"),
     ),
     "live-fb": Layout(
@@ -181,7 +96,7 @@ LAYOUTS = {
             "{name}",
             "mos",
             subset=lambda name: name.split("/")[0] if "/" in name else "",
-            split=_live_fb_split,
+            split=live_fb_split,
         ),
         splits=("train", "val", "test"),
     ),
@@ -222,7 +137,7 @@ LAYOUTS = {
             "Elo rating",
             header=("name", "Elo rating"),
             subset=lambda name: name.split("_")[1],  # the kind of distortion
-            content=_stem_until("_"),
+            content=stem_until("_"),
         ),
         contents=(200, "originals"),
         splits=("train",),
@@ -237,7 +152,7 @@ LAYOUTS = {
         scale=(1, 5),  # the column is called dmos, but 5 is the best
         marker="dmos.csv",
         images=("images",),
-        listing=Tables((("dmos.csv", ""),), "{dist_img}", "dmos", content=_stem_until("_")),
+        listing=Tables((("dmos.csv", ""),), "{dist_img}", "dmos", content=stem_until("_")),
         contents=(81, "originals"),
     ),
     "tid2013": Layout(
@@ -256,7 +171,7 @@ LAYOUTS = {
             "{a name}",
             "a score",
             header=("a score", "a name"),
-            content=_stem_until("_"),
+            content=stem_until("_"),
         ),
         contents=(25, "originals"),
     ),
@@ -279,7 +194,7 @@ LAYOUTS = {
             sheet="all_by_image",
             words={"noise": "AWGN", "blur": "BLUR", "jpeg": "JPEG", "jpeg 2000": "jpeg2000"},
             subset=lambda name: name.split(".")[1].lower(),
-            content=_stem_until("."),
+            content=stem_until("."),
         ),
         contents=(30, "originals"),
     ),
@@ -297,7 +212,7 @@ LAYOUTS = {
             (("Test (Images and MOS).csv", "test"), ("Train (Images and MOS).csv", "train")),
             "{Image Name}",
             "MOS",
-            subset=_stem_until(" "),  # ss01 personal photographs, ss02 faults made on purpose, ss03 Unsplash
+            subset=stem_until(" "),  # ss01 personal photographs, ss02 faults made on purpose, ss03 Unsplash
         ),
         splits=("train", "test"),
     ),
@@ -314,7 +229,7 @@ LAYOUTS = {
         images=("images", "Images", "image", "."),
         nested=True,
         listing=Tables(
-            (("data.csv", ""),), "{name}", "mos_quality", subset=_stem_until("_"), content="prompt"
+            (("data.csv", ""),), "{name}", "mos_quality", subset=stem_until("_"), content="prompt"
         ),  # mos_align, agreement with the prompt, is not quality
         contents=(300, "prompts"),
     ),
@@ -328,7 +243,7 @@ LAYOUTS = {
         scale=(0, 1),
         marker="uhd-iqa-metadata.csv",
         nested=True,  # training/, validation/, test/
-        listing=Tables((("uhd-iqa-metadata.csv", ""),), "{image_name}", "quality_mos", split=_uhd_split),
+        listing=Tables((("uhd-iqa-metadata.csv", ""),), "{image_name}", "quality_mos", split=uhd_split),
         splits=("train", "val", "test"),
     ),
 }

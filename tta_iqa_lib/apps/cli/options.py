@@ -53,8 +53,8 @@ Adapt = Annotated[
     bool, typer.Option("--adapt", help="Adapt to the images, by the default recipe, before scoring them.")
 ]
 METHOD = (
-    "The short name of a method of chapter 9, such as rank+gc or memo (a wrong one lists all); or package.module:name, a Recipe or "
-    "a function (model, seed) of your own."
+    "The short name of a method of chapter 9, such as rank+gc or memo (a wrong one lists all); or package.module:name, a Recipe "
+    "or a function (model, seed) of your own."
 )
 Method = Annotated[str | None, typer.Option(help=f"Adapt by another method. {METHOD}", autocompletion=fair)]
 BatchSize = Annotated[int, typer.Option(help="Images that are adapted to together.", min=1)]

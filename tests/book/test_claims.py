@@ -144,6 +144,16 @@ def test_of_the_rivals_on_opinions_only_actmad_gains_and_single_images_lose():
             assert found[method, f"test: {kind}"]["low"] < 0 < found[method, f"test: {kind}"]["high"]
 
 
+def test_in_batches_of_eight_the_published_pair_adds_nothing_to_any_statistics():
+    """Chapter 9: every interval holds zero, on each of the three grounds and kinds of targets."""
+    found = [x for x in results("opinions-reduced-small-batches")["summary"] if x["method"].startswith("rank+gc")]
+    controls = {"rank+gc, frozen (thrifty)": "source", "rank+gc, first layers (thrifty)": "bn-first"}
+    own = [
+        x for x in found if x["minus"] == controls.get(x["method"], "normalisations") and x["on"].startswith("test: ")
+    ]
+    assert len(own) == 3 * 4 and all(x["low"] < 0 < x["high"] for x in own)
+
+
 def test_of_the_published_pair_on_opinions_the_group_contrastive_loss_alone_adds_as_much():
     """Chapter 9: on both grounds it lies above zero in other light; relative rank cannot be told from zero anywhere."""
     lines = results("opinions-reduced-singles")["summary"]

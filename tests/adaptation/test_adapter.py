@@ -304,6 +304,15 @@ def test_predict_before_or_after_the_update_is_explicit(losses):
         pass
 
 
+def test_before_an_update_too_a_batch_that_the_gate_leaves_to_the_source_has_the_sources_scores():
+    answers = iter(("adapted", "source"))
+    adapter = Adapter(tiny_model(), statistics=Ema(0.5), gate=lambda result: next(answers))
+    with adapter.online("before"):
+        adapter(pictures(4))
+        left = adapter.run(pictures(4, seed=1))
+    assert left.decision == "source" and torch.equal(left.scores, left.source_scores)
+
+
 def test_a_stream_within_a_stream_starts_afresh_and_the_outer_one_goes_on():
     model, (a, b, c) = tiny_model(), (pictures(5, seed=s) for s in range(3))
     adapter = Adapter(model, FAST, Ema(0.3), lr=0.01)

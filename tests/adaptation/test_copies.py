@@ -77,10 +77,17 @@ def test_a_ladder_makes_every_severity_of_the_kind_that_the_source_orders_best()
 
 
 @pytest.mark.parametrize(
-    "options", [{"choose": "best"}, {"severities": (0.5,)}, {"severities": (0.2, 0.2)}, {"kinds": ()}]
+    ("options", "reason"),
+    [
+        ({"choose": "best"}, "choose must be"),
+        ({"severities": (0.5,)}, "two or more severities"),
+        ({"severities": (0.2, 0.2)}, "two or more severities that rise"),
+        ({"severities": (0.2, 1.1)}, r"^severities must lie in"),
+        ({"kinds": ()}, "kinds must be some of blur"),
+    ],
 )
-def test_an_impossible_ladder_is_an_error(options):
-    with pytest.raises(ValueError, match=r"choose must be|two or more severities|kinds must be some of blur"):
+def test_an_impossible_ladder_is_an_error(options, reason):
+    with pytest.raises(ValueError, match=reason):
         Ladder(**options)
 
 

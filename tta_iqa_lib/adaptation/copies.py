@@ -113,8 +113,8 @@ class Ladder(_Degradations):
         object.__setattr__(self, "severities", as_tuple("severities", self.severities))
         for severity in self.severities:
             check_number("severities", severity, 0, 1)
-        if len(self.severities) < 2 or not all(0 <= a < b <= 1 for a, b in pairwise(self.severities)):
-            raise ValueError(f"need two or more severities that rise within [0, 1]; got {self.severities}")
+        if len(self.severities) < 2 or not all(a < b for a, b in pairwise(self.severities)):
+            raise ValueError(f"need two or more severities that rise; got {self.severities}")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -168,16 +168,17 @@ def test_a_pack_and_the_experiment_on_it(tmp_path, folder, monkeypatch):
 
     def fake(place, processes, role, grid):
         seen.append((place.pack, place.scale, processes, role, grid))
-        return {"about": {}, "truth": {}, "runs": []}
+        return {"about": {}, "truth": {}, "runs": [{"batch_size": 8}, {"batch_size": 8}, {"batch_size": 32}]}
 
     monkeypatch.setattr(study, "run_study", fake)
     monkeypatch.setattr(summary, "summarise", lambda _results: [])
-    monkeypatch.setattr(summary, "text_table", lambda _results: "the table")
+    monkeypatch.setattr(summary, "text_table", lambda _results, size: f"the table of {size}")
     out = tmp_path / "o.json"
     found = run(
         "opinions", packed, "--scale", "reduced", "--role", "test", "--grid", "others", "--processes", "3", "--out", out
     )
-    assert found.exit_code == 0 and "the table" in found.stdout and out.is_file()
+    assert found.exit_code == 0 and out.is_file()
+    assert [line for line in found.stdout.splitlines() if "the" in line] == ["the table of 8", "the table of 32"]
     assert seen == [(str(packed), "reduced", 3, "test", "others")]
     assert (
         run("opinions", packed, "--scale", "tiny").exit_code == run("opinions", packed, "--grid", "tiny").exit_code == 2

@@ -52,6 +52,7 @@ Weights = Annotated[
 Adapt = Annotated[
     bool, typer.Option("--adapt", help="Adapt to the images, by the default recipe, before scoring them.")
 ]
+Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
 METHOD = (
     "The short name of a method of chapter 9, such as rank+gc or memo (a wrong one lists all); or package.module:name, a Recipe "
     "or a function (model, seed) of your own."

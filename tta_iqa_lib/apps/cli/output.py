@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,22 @@ if TYPE_CHECKING:
 def report(message: str) -> None:
     """One line on stderr."""
     print(f"tta-iqa: {message}", file=sys.stderr)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What a machine does to a long run ends it with one line; what is done is in the store."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        report(f"{error}; what is done is kept")
+    except BrokenProcessPool:
+        report(
+            "a worker was ended from outside, or no memory was left; what is done is kept: start again, with fewer --processes"
+        )
+    else:
+        return
+    raise typer.Exit(2)
 
 
 def print_lines(lines: Iterable[str]) -> bool:

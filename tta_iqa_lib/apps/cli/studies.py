@@ -1,38 +1,15 @@
-"""Commands that renew what the book shows: `demo`, `experiment`, `bench`, `endurance`, `pack`, `opinions`, `order-study`,
-`manifest`."""
+"""Commands that renew what the book shows of the small world: `demo`, `experiment`, `bench`, `endurance`, `manifest`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .app import app
-from .output import report
-
-
-@contextmanager
-def _kept() -> Iterator[None]:
-    """What a machine does to a long run ends it with one line; what is done is in the store."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        report(f"{error}; what is done is kept")
-    except BrokenProcessPool:
-        report(
-            "a worker was ended from outside, or no memory was left; what is done is kept: start again, with fewer --processes"
-        )
-    else:
-        return
-    raise typer.Exit(2)
-
-
-Processes = Annotated[int | None, typer.Option(help="Runs at a time; default: one a core.", min=1)]
+from .options import Processes
+from .output import kept, report
 
 
 @app.command()
@@ -45,7 +22,7 @@ def demo(processes: Processes = None) -> None:
     from ...models.saving import load_source_model
 
     grid = GRIDS["demo"]
-    with _kept():
+    with kept():
         results = run_grid(grid, processes)
     print(
         f"SRCC with computed quality; {grid.images} images a target, batches of {grid.batch_sizes[0]}, one source model:\n"
@@ -82,7 +59,7 @@ def experiment(
         report(f"no experiment '{unknown[0]}'; there are {', '.join(GRIDS)}")
         raise typer.Exit(2)
     for name in names:
-        with _kept():
+        with kept():
             file = (out or data_folder() / "results") / f"{name}.json"
             check_folder(file.parent)
             results = run_grid(GRIDS[name], processes)
@@ -134,7 +111,7 @@ def bench(
         precision or ("float32", "bfloat16"),
     )
     file = out or data_folder() / "results" / f"bench-{device}.json"
-    with _kept():
+    with kept():
         check_folder(file.parent)
         results = run_bench(settings, repeats, fresh)
         if device == "cuda":
@@ -145,10 +122,10 @@ def bench(
 
 @app.command()
 def endurance(
-    images: Annotated[int, typer.Option(help="In the stream, all settings together.", min=36)] = 100_000,
+    images: Annotated[int, typer.Option(help="In all settings together.", min=36)] = 100_000,
     out: Annotated[Path | None, typer.Option(help="The file; default: data/results/endurance.json.")] = None,
 ) -> None:
-    """Does an adapter last? One long stream of small images in the six settings of the field; minutes on one core."""
+    """Does an adapter last? Long streams of small images in the six settings of the field; minutes on one core."""
     from ...experiments.analysis import write_results
     from ...experiments.endurance import run_endurance, table
     from ...models.saving import data_folder
@@ -160,122 +137,6 @@ def endurance(
         f"The stretch of each setting that comes off worst; * beyond {results['about']['margin']} below the source:\n"
     )
     print(f"{table(results)}\n\nwritten: {file}")
-
-
-@app.command()
-def pack(
-    folder: Annotated[Path, typer.Argument(help="Where to put it.")],
-    part: Annotated[
-        list[str],
-        typer.Option(help='"NAME=PATH", once for each database: a folder in an official layout, or a table (.csv).'),
-    ],
-) -> None:
-    """Put databases into one small folder: squares of 256 pixels (WebP), opinions, contents. `opinions` runs on it.
-
-    That experiment wants the parts live (LIVE In the Wild), biq2021 and agiqa (AGIQA-3K).
-    """
-    from ...experiments.opinions.pack import make_pack, read_part
-
-    try:
-        named = dict(one.split("=", 1) for one in part if "=" in one)
-        if len(named) < len(part):
-            raise ValueError("--part takes NAME=PATH, each name once")
-        found = make_pack({name: read_part(path) for name, path in named.items()}, folder)
-    except (OSError, ValueError) as error:
-        report(str(error))
-        raise typer.Exit(2) from None
-    print(f"{folder}: {len(found.files)} pictures, {len(set(found.content))} contents")
-
-
-@app.command()
-def opinions(
-    pack: Annotated[Path, typer.Argument(help="A folder that `tta-iqa pack` made.")],
-    scale: Annotated[
-        str, typer.Option(help='"full" or "medium", for a GPU; "reduced": fewer images, 160², one step.')
-    ] = "full",
-    sources: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the source models; those that are missing are trained. Default: the cache."),
-    ] = None,
-    role: Annotated[str | None, typer.Option(help='Only "development" or "test" targets.')] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            help='Which methods: what the reduced scale leaves out are "singles", each loss by itself, '
-            '"others", rivals, "published", the published loop, and "small-batches", the losses at 8 images.'
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: a GPU if there is one.")] = None,
-    processes: Processes = None,
-    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/opinions-SCALE.json.")] = None,
-) -> None:
-    """The experiment on people's opinions: train source models, adapt them to other databases and other light, store it all.
-
-    Interrupt it and start it again as you like: what is done is kept. The pictures and the models stay on this machine.
-    """
-    import torch
-
-    from ...experiments.analysis import write_results
-    from ...experiments.opinions.methods import GRIDS
-    from ...experiments.opinions.sources import SCALES
-    from ...experiments.opinions.study import Place, run_study
-    from ...experiments.opinions.summary import summarise, text_table
-    from ...models.saving import data_folder
-    from ...store import cache_folder, check_folder
-
-    for value, known in ((scale, list(SCALES)), (role, [None, "development", "test"]), (grid, [None, *GRIDS])):
-        if value not in known:
-            report(f"no '{value}'; there are {', '.join(filter(None, known))}")
-            raise typer.Exit(2)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    place = Place(str(pack), str(sources or cache_folder() / "opinion-sources"), scale, device)
-    file = out or data_folder() / "results" / f"opinions-{'-'.join(filter(None, (scale, grid, role)))}.json"
-    with _kept():
-        check_folder(file.parent)
-        try:
-            results = run_study(place, processes or (1 if device != "cpu" else os.cpu_count() or 1), role, grid=grid)
-        except ValueError as error:
-            report(str(error))
-            raise typer.Exit(2) from None
-        results["summary"] = summarise(results)
-        write_results(results, file)
-    print(f"{text_table(results)}\nwritten: {file}")
-
-
-@app.command("order-study")
-def order_study(
-    part: Annotated[
-        list[str],
-        typer.Argument(help='"NAME=PATH", once for each database: a folder in an official layout, or a table (.csv).'),
-    ],
-    batches: Annotated[int, typer.Option(help="From each database, or each subset of it.", min=1)] = 3,
-    size: Annotated[int, typer.Option(help="Pictures in a batch.", min=2)] = 32,
-    out: Annotated[Path | None, typer.Option(help="The file; default: data/results/order-check.json.")] = None,
-) -> None:
-    """Does the check without opinions tell the truth? Hold its verdicts against databases that have opinions.
-
-    Interrupt it and start it again as you like: what is done is kept.
-    """
-    import torch
-
-    from ...experiments.analysis import write_results
-    from ...experiments.opinions.pack import read_part
-    from ...experiments.order_study import Batches, run_study, text_table
-    from ...models.saving import data_folder, load_source_model
-
-    try:
-        named = dict(one.split("=", 1) for one in part if "=" in one)
-        if len(named) < len(part):
-            raise ValueError("the arguments are NAME=PATH, each name once")
-        databases = {name: read_part(path) for name, path in named.items()}
-        model = load_source_model("photographs").to(memory_format=torch.channels_last)  # by a third faster
-        results = run_study(model, databases, Batches(size, batches))
-    except (OSError, ValueError) as error:
-        report(str(error))
-        raise typer.Exit(2) from None
-    file = out or data_folder() / "results" / "order-check.json"
-    write_results(results, file)
-    print(f"{text_table(results)}\nwritten: {file}")
 
 
 @app.command()

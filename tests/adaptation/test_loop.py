@@ -302,6 +302,7 @@ def test_the_context_shows_the_source_and_the_adapted_model():
     assert not torch.allclose(second.scores["clean"], scores, rtol=0, atol=1e-3)
     # Without source moments, the batch's own stand in.
     assert torch.equal(first.feature_mean, features.mean(0)) and torch.equal(first.score_std, scores.std(correction=0))
+    assert torch.equal(first.feature_std, features.std(0, correction=0).clamp_min(1e-6))
     assert torch.equal(first.score_mean, scores.mean())
 
 

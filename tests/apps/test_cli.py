@@ -178,7 +178,10 @@ def test_a_pack_and_the_experiment_on_it(tmp_path, folder, monkeypatch):
         "opinions", packed, "--scale", "reduced", "--role", "test", "--grid", "others", "--processes", "3", "--out", out
     )
     assert found.exit_code == 0 and out.is_file()
-    assert [line for line in found.stdout.splitlines() if line.startswith("the ")] == ["the table of 8", "the table of 32"]
+    assert [line for line in found.stdout.splitlines() if line.startswith("the ")] == [
+        "the table of 8",
+        "the table of 32",
+    ]
     assert seen == [(str(packed), "reduced", 3, "test", "others")]
     assert (
         run("opinions", packed, "--scale", "tiny").exit_code == run("opinions", packed, "--grid", "tiny").exit_code == 2

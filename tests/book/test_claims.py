@@ -144,6 +144,14 @@ def test_of_the_rivals_on_opinions_only_actmad_gains_and_single_images_lose():
             assert found[method, f"test: {kind}"]["low"] < 0 < found[method, f"test: {kind}"]["high"]
 
 
+def test_the_published_procedure_on_opinions_gains_by_its_steps_in_other_light_alone():
+    """Chapter 9: against the source it cannot be told from zero anywhere."""
+    lines = [x for x in results("opinions-reduced-published")["summary"] if x["on"].startswith("test: ")]
+    assert all(x["low"] < 0 < x["high"] for x in lines if x["minus"] == "source")
+    gains = {(x["method"], x["on"]) for x in lines if x["minus"] != "source" and x["low"] > 0}
+    assert gains == {("published", "test: light"), ("published", "test: shifted")}
+
+
 def test_in_batches_of_eight_the_published_pair_adds_nothing_to_any_statistics():
     """Chapter 9: every interval holds zero, on each of the three grounds and kinds of targets."""
     found = [x for x in results("opinions-reduced-small-batches")["summary"] if x["method"].startswith("rank+gc")]

@@ -168,6 +168,7 @@ def test_folded_episodes_report_alike():
     model, images = tiny_model(), pictures(12)
     labels = [0, 1, 2] * 4
     one, many = (Adapter(model, METHOD, Batch(), episodes_per_pass=n).run(images, groups=labels) for n in (1, 3))
+    assert torch.allclose(one.initial_scores, many.initial_scores, rtol=0, atol=1e-5)
     for alone, folded in zip(one.trace, many.trace, strict=True):
         assert alone["group"] == folded["group"]
         for a, b in zip(alone["steps"], folded["steps"], strict=True):

@@ -84,7 +84,7 @@ def test_group_contrastive_is_measured_by_its_plateau():
 
 def test_anchor_is_one_minus_the_correlation_with_the_source():
     pseudo = vectors(7, 1, seed=0).flatten()
-    for scores, expected in ((3 * pseudo + 1, 0.0), (-pseudo, 2.0)):
+    for scores, expected in ((3 * pseudo + 1, 0.0), (-pseudo, 2.0), (1e-4 * pseudo, 0.0)):
         found = Anchor()(context({"clean": vectors(7)}, pseudo, {"clean": scores}))
         assert found.item() == pytest.approx(expected, abs=1e-12)
     other = vectors(7, 1, seed=1).flatten()

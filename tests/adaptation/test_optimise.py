@@ -34,6 +34,14 @@ def test_parameters_that_cannot_differ_between_episodes_are_an_error_when_folded
         regressor.predict(pictures(8), batch_size=4)
 
 
+def test_steps_are_taken_in_single_precision_and_each_layer_is_given_its_own_type():
+    """BatchNorm's γ and β are given in full, as its moments are; those of other layers as they were."""
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.LayerNorm(4)).half()
+    layout, flat = starting_point(model, State(), dict(model.named_parameters()), 1)
+    types = {name: part.dtype for name, part in layout.views(flat).items()}
+    assert flat.dtype == types["0.weight"] == torch.float32 and types["1.bias"] == torch.float16
+
+
 # All that is adapted, in one tensor
 
 SHAPES = {"a.weight": torch.Size([3]), "b.weight": torch.Size([2, 2]), "c": torch.Size([1])}

@@ -332,7 +332,9 @@ def test_modules_that_a_later_step_need_not_run_again_are_remembered():
     assert hooked[0] == 3 and memory.kept  # hooks still run
     with torch.no_grad():
         alone = network(images[:4], Blend(0.5), params).scores
-        short = network(images[:4], Blend(0.5), params, memory=memory.of_images(layout)).scores
+        kept = memory.of_images(layout)
+        assert not kept.open
+        short = network(images[:4], Blend(0.5), params, memory=kept).scores
     assert torch.allclose(short, alone, atol=1e-6)
 
 

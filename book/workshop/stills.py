@@ -122,8 +122,9 @@ def still(html: str, pictures: Path, up: str) -> str | None:
 
 def settle(app, doctree: nodes.document, docname: str) -> None:
     """Make a page of the EPUB stand still."""
-    for cell in list(doctree.findall(HideCodeCellNode)):
-        cell.parent.remove(cell)
+    for element in list(doctree.findall(nodes.Element)):  # not by way of `parent`: a cell may not know its own
+        for cell in [c for c in element.children if isinstance(c, HideCodeCellNode)]:
+            element.remove(cell)
     for raw in list(doctree.findall(nodes.raw)):
         pictures = Path(app.outdir) / app.builder.imagedir
         text = still(raw.astext(), pictures, "../" * docname.count("/"))

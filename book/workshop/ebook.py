@@ -83,8 +83,25 @@ def epub(
     return code
 
 
+UNLINKED = re.compile(r'<a [^>]*href="[^"]*_static/[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
+
+
+def with_ids_once(page: str) -> str:
+    """A page without the ids that stood on it before."""
+    seen: set[str] = set()
+
+    def once(found: re.Match) -> str:
+        known, _ = found[1] in seen, seen.add(found[1])
+        return "" if known else found[0]
+
+    return re.sub(r' id="([^"]*)"', once, page)
+
+
 def seal(made: Path, target: Path) -> None:
-    """Copy an EPUB; its list of files tells which pages hold formulas, as the format wants and Sphinx leaves out."""
+    """Copy an EPUB, mended where Sphinx leaves it short of the format.
+
+    Its list of files tells which pages hold formulas; an id stands once on a page; files of the web pages are no links.
+    """
     with ZipFile(made) as old, ZipFile(target, "w") as new:
         pages = [name for name in old.namelist() if name.endswith(".xhtml")]
         marked = {name for name in pages if b"<math" in old.read(name)}
@@ -97,4 +114,6 @@ def seal(made: Path, target: Path) -> None:
             if entry.filename == "content.opf":
                 page = r'href="([^"]+)" media-type="application/xhtml\+xml"'
                 content = re.sub(page, mark, content.decode()).encode()
+            elif entry.filename in pages:
+                content = with_ids_once(UNLINKED.sub(r"\1", content.decode())).encode()
             new.writestr(entry, content)

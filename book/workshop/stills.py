@@ -108,8 +108,10 @@ def open_quiz(form: Tag) -> Tag:
 
 def still(html: str, pictures: Path, up: str) -> str | None:
     """A piece of a page without what moves; None where nothing need change."""
+    if 'id="try-' in html:
+        return f"<p>{ASLEEP}</p>"
     if "tta-" not in html:
-        return f"<p>{ASLEEP}</p>" if 'id="try-' in html else None
+        return None
     page = BeautifulSoup(html, "html.parser")
     for figure in page.select("figure.tta-player"):
         still_player(figure, pictures, up)
@@ -120,9 +122,15 @@ def still(html: str, pictures: Path, up: str) -> str | None:
     return page.decode(formatter="minimal")
 
 
+# Settings of extensions that only pages have; jupyter-book passes them on all the same.
+SCRIPTED = "comments_config", "copybutton_prompt_text", "copybutton_prompt_is_regexp"
+
+
 def settle(app, doctree: nodes.document, docname: str) -> None:
     """Make a page of the EPUB stand still."""
-    for element in list(doctree.findall(nodes.Element)):  # not by way of `parent`: a cell may not know its own
+    for element in list(
+        doctree.findall(nodes.Element)
+    ):  # not by way of `parent`: a cell may not know its own
         for cell in [c for c in element.children if isinstance(c, HideCodeCellNode)]:
             element.remove(cell)
     for raw in list(doctree.findall(nodes.raw)):
@@ -141,6 +149,10 @@ def dress(app, page: str, template: str, context: dict, doctree) -> None:
 
 
 def setup(app) -> dict:
+    for (
+        name
+    ) in SCRIPTED:  # else they are unknown, and unknown settings end a strict build
+        app.add_config_value(name, None, "")
     app.connect("doctree-resolved", settle)
     app.connect("html-page-context", dress)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

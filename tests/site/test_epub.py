@@ -6,17 +6,17 @@ import zipfile
 from xml.etree import ElementTree
 
 import pytest
-from workshop.ebook import epub
+from workshop.ebook import epub, with_ids_once
 from workshop.stills import to_mathml
 
-PAGES = ["book/05_batchnorm", "book/notation", "book/glossary"]
+PAGES = ["book/05_batchnorm", "book/notation", "book/glossary", "book/try_it"]
 XHTML, MATHML = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/1998/Math/MathML}"
 
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """Three pages as an EPUB: its names, and the trees of its pages."""
-    target = tmp_path_factory.mktemp("epub") / "three.epub"
+    """Four pages as an EPUB: its names, and the trees of its pages."""
+    target = tmp_path_factory.mktemp("epub") / "four.epub"
     assert epub(PAGES, target) == 0
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None
@@ -55,7 +55,7 @@ def test_nothing_in_an_epub_needs_to_run(book):
     """No script, no control; formulas are MathML; a quiz shows its answers; folded code is left out."""
     _, pages, text = book
     for name, page in pages.items():
-        for tag in ("script", "input", "form", "button"):
+        for tag in ("script", "input", "form", "button", "link[@rel='stylesheet'][@href='../_static/try.css']"):
             assert page.find(f".//{XHTML}{tag}") is None, (name, tag)
         seen = re.sub(r"<annotation.*?</annotation>", "", text[name])
         assert not re.search(r"\\[(\[]|\\frac", seen), name
@@ -64,6 +64,22 @@ def test_nothing_in_an_epub_needs_to_run(book):
     said = "".join(chapter.itertext())
     assert "That is the matched control" in said and "Show code cell" not in said and "display.Player" not in said
     assert "(1)" in said  # the number of an equation
+
+
+def test_an_id_stands_once_on_a_page_and_no_page_links_to_files_of_the_web_pages(book):
+    _, pages, _ = book
+    for name, page in pages.items():
+        ids = [part.get("id") for part in page.iter() if part.get("id")]
+        assert len(ids) == len(set(ids)), name
+        for link in page.iter(f"{XHTML}a"):
+            target = link.get("href", "").partition("#")[0]
+            assert "_static/" not in target, (name, target)
+    asleep = next(page for name, page in pages.items() if name.endswith("try_it.xhtml"))
+    assert "needs a browser" in "".join(asleep.itertext()) and "copyright notice" in "".join(asleep.itertext())
+
+
+def test_ids_are_kept_where_they_first_stand():
+    assert with_ids_once('<a id="x"/><b id="y"/><c id="x" class="z"/>') == '<a id="x"/><b id="y"/><c class="z"/>'
 
 
 def test_a_formula_that_cannot_be_converted_is_named():

@@ -43,7 +43,7 @@ def adapt_batch(
         state: where to start; `State()` is the source. Carried states need E = 1.
         images: (E·B, 3, H, W) in [0, 1], episode after episode.
         recipe: how to score, and what to optimise.
-        episodes: E.
+        episodes: so many, E.
         run: recordings to replay the passes from, on a GPU; None: compute them as they come.
 
     Returns:

@@ -50,8 +50,10 @@ TESTS = {
     "adaptation/rules": ["tests/adaptation/test_rules.py", SETTINGS],
     "adaptation/shadow": ["tests/adaptation/test_shadow.py", "tests/adaptation/test_odd_models.py"],
     "adaptation/state": ["tests/adaptation/test_state.py", SETTINGS],
-    "adaptation/stateless": ["tests/adaptation/test_stateless.py", "tests/adaptation/test_odd_models.py"],
-    "adaptation/steps": ["tests/adaptation/test_loop.py", "tests/adaptation/test_promises.py"],
+    "adaptation/stateless": [
+        *(f"tests/adaptation/test_{name}.py" for name in ("stateless", "odd_models", "adapter")),
+    ],
+    "adaptation/steps": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "optimise", "promises"))],
 }
 NOTICED = {1, 3, 24, 36, 152, 255, -11, -24, -9}  # exit status of a try: a failure, an error, out of time, a crash
 MODULES = ["metrics", *(f"adaptation/{p.stem}" for p in sorted((ROOT / "tta_iqa_lib/adaptation").glob("[a-z]*.py")))]

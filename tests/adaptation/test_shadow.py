@@ -54,6 +54,18 @@ def test_other_tensors_stand_in_for_a_while(error):
     assert torch.equal(shadow.module(images), model(images))
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["convolution", "BatchNorm"])
+def test_a_forward_that_somebody_gave_to_one_module_is_kept(place):
+    """A BatchNorm layer still asks for its normalisation within it."""
+    model, images, asked = tiny_mixed(), pictures(3), []
+    own = model[place].forward
+    model[place].forward = lambda x: own(x) + 1
+    shadow = Shadow(model, lambda name, *rest: asked.append(name) or as_kept(name, *rest), plainly)
+    assert torch.allclose(shadow.module(images), model(images), rtol=0, atol=1e-6)
+    assert not torch.allclose(model(images), tiny_mixed()(images), rtol=0, atol=1e-3)
+    assert asked == list(batchnorm_layers(model))
+
+
 def test_an_unknown_name_is_an_error_before_anything_stands_in():
     shadow = Shadow(nn.Linear(3, 3), as_kept, plainly)
     with (

@@ -9,14 +9,14 @@ import pytest
 from workshop.ebook import epub, with_ids_once
 from workshop.stills import to_mathml
 
-PAGES = ["book/05_batchnorm", "book/notation", "book/glossary", "book/try_it"]
+PAGES = ["book/05_batchnorm", "book/notation", "book/glossary", "book/try_it", "book/11_real"]
 XHTML, MATHML = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/1998/Math/MathML}"
 
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """Four pages as an EPUB: its names, and the trees of its pages."""
-    target = tmp_path_factory.mktemp("epub") / "four.epub"
+    """Five pages as an EPUB: its names, and the trees of its pages."""
+    target = tmp_path_factory.mktemp("epub") / "five.epub"
     assert epub(PAGES, target) == 0
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None

@@ -309,7 +309,7 @@ if __name__ == "__main__":
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
         try:
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=100)  # on a busy machine; a worker would take 200
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -289,7 +289,8 @@ def test_an_interruption_ends_at_once_and_keeps_what_is_done(submissions):
         write_notebook(handed_in(SOURCE), submissions / name / "a2_rank.ipynb")
     program = submissions.parent / "program.py"
     program.write_text("""
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from tta_iqa_lib.apps.cli import app
 from tta_iqa_lib.teaching.kit import grade
 def slow(source, path, student, key, limits):
@@ -309,7 +310,7 @@ if __name__ == "__main__":
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
         try:
-            _, said = process.communicate(timeout=100)  # on a busy machine; a worker would take 200
+            _, said = process.communicate(timeout=30)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -128,9 +128,8 @@ SCRIPTED = "comments_config", "copybutton_prompt_text", "copybutton_prompt_is_re
 
 def settle(app, doctree: nodes.document, docname: str) -> None:
     """Make a page of the EPUB stand still."""
-    for element in list(
-        doctree.findall(nodes.Element)
-    ):  # not by way of `parent`: a cell may not know its own
+    # Not by way of `parent`: a cell may not know its own.
+    for element in list(doctree.findall(nodes.Element)):
         for cell in [c for c in element.children if isinstance(c, HideCodeCellNode)]:
             element.remove(cell)
     for raw in list(doctree.findall(nodes.raw)):
@@ -149,9 +148,8 @@ def dress(app, page: str, template: str, context: dict, doctree) -> None:
 
 
 def setup(app) -> dict:
-    for (
-        name
-    ) in SCRIPTED:  # else they are unknown, and unknown settings end a strict build
+    # Else they are unknown, and unknown settings end a strict build.
+    for name in SCRIPTED:
         app.add_config_value(name, None, "")
     app.connect("doctree-resolved", settle)
     app.connect("html-page-context", dress)

@@ -125,3 +125,13 @@ def test_a_screen_that_gives_something_else_is_an_error(screen):
 def test_what_is_no_screen_is_an_error():
     with pytest.raises(TypeError, match="screen must be a function of the images"):
         Adapter(tiny_model(), screen=0.1)
+
+
+def test_crops_of_a_picture_are_neighbours_in_their_group_not_in_the_batch():
+    model, four, blank = tiny_model(), pictures(4), torch.zeros(2, 3, 32, 32)
+    images = torch.stack([four[0], blank[0], four[1], blank[1], four[2], four[3]])
+    options = {"statistics": Batch(), "crops_per_image": 2, "screen": Blank()}
+    for together in (1, 2):
+        labels = [0, 1, 0, 1, 2, 2]
+        result = Adapter(model, **options, episodes_per_pass=together).run(images, groups=labels)
+        assert list(result.skipped) == ["1: images"], together

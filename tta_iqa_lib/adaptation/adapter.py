@@ -287,8 +287,8 @@ class Adapter:
     def _many(self, images: Tensor, episodes: list[list[int]], progress: bool = False) -> list[Result]:
         """Run episodes given by their rows; neighbours of one size share a pass."""
         results: list[Result] = []
-        out = self._left_out(images)
-        sizes = [0 if out[rows].any() else len(rows) for rows in episodes]  # 0: for a pass of its own
+        blank = [self.screen is not None and bool(self._left_out(images[rows]).any()) for rows in episodes]
+        sizes = [0 if own else len(rows) for own, rows in zip(blank, episodes, strict=True)]  # 0: for a pass of its own
         with tqdm(total=len(episodes), disable=not progress, desc="batches") as bar:
             while (done := len(results)) < len(episodes):
                 together = self.episodes_per_pass if self._state is None and sizes[done] else 1

@@ -232,22 +232,41 @@ def test_a_layer_without_running_statistics_has_the_batchs_alone():
         tta.Adapter(tta.wrap_model(model))(IMAGES)
 
 
-@pytest.mark.parametrize("wrapped", ["SyncBatchNorm", "compiled after wrapping", "DistributedDataParallel"])
-def test_what_runs_a_model_elsewhere_makes_no_difference(wrapped, tmp_path):
-    """The scores of the method, bit for bit those of the plain network."""
-    adapt = lambda model: tta.Adapter(model, METHOD, Blend(0.5), lr=0.01)(IMAGES)  # noqa: E731
-    expected = adapt(tta.wrap_model(network()))
-    if wrapped == "SyncBatchNorm":
-        found = adapt(tta.wrap_model(nn.SyncBatchNorm.convert_sync_batchnorm(network())))
-    elif wrapped == "compiled after wrapping":
-        found = adapt(torch.compile(tta.wrap_model(network()), backend="eager"))
-    else:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
-        try:
-            found = adapt(tta.wrap_model(nn.parallel.DistributedDataParallel(network())))
-        finally:
-            torch.distributed.destroy_process_group()
-    assert torch.equal(found, expected)
+@pytest.fixture
+def group(tmp_path):
+    """This process as the only one of a group, as a training on many devices has it."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def adapted(model: nn.Module) -> torch.Tensor:
+    return tta.Adapter(model, METHOD, Blend(0.5), lr=0.01)(IMAGES)
+
+
+def test_a_model_that_was_compiled_after_wrapping_makes_no_difference():
+    plain = adapted(tta.wrap_model(network()))
+    assert torch.equal(adapted(torch.compile(tta.wrap_model(network()), backend="eager")), plain)
+
+
+@pytest.mark.parametrize("parallel", [nn.DataParallel, nn.parallel.DistributedDataParallel])
+def test_a_batch_is_never_cut_up_for_many_devices(parallel, group, monkeypatch):
+    """There each would measure its part of the batch alone. Without devices the wrappers only pass on what they get, so
+    that they ran at all is the fault."""
+    plain, model = adapted(tta.wrap_model(network())), tta.wrap_model(parallel(network()))
+
+    def scatter(*args, **kwargs):
+        raise AssertionError("the wrapper ran")
+
+    monkeypatch.setattr(parallel, "forward", scatter)
+    assert torch.equal(adapted(model), plain)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_layer_that_asks_other_processes_for_their_moments_does_not(training, group):
+    """In training mode it would: on a CPU that is an error, and with several processes that score other images, a wait."""
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(network()).train(training)
+    assert torch.equal(adapted(tta.wrap_model(synced)), adapted(tta.wrap_model(network())))
 
 
 def test_a_scripted_module_is_refused_where_rules_and_hooks_cannot_reach():

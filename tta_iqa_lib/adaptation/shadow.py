@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from .normalisation import batchnorm_layers
@@ -111,8 +111,6 @@ class Shadow:
     def _batchnorm(self, name: str, layer: _BatchNorm, copy: nn.Module, forward):
         ours = partial(self._normalise, name, layer, copy)
         if type(layer).forward in _PLAIN and "forward" not in layer.__dict__:
-            return ours
-        if type(layer) is SyncBatchNorm:  # its own checks ask for a GPU
             return ours
 
         def within(*args, **kwargs):

@@ -28,7 +28,7 @@ SETTINGS = "tests/test_bad_input.py"  # what the arguments of any module may be
 TESTS = {
     "metrics": ["tests/test_metrics.py", SETTINGS],
     "adaptation/adapter": [
-        *(f"tests/adaptation/test_{name}.py" for name in ("adapter", "screens", "promises")),
+        *(f"tests/adaptation/test_{name}.py" for name in ("adapter", "batches", "screens", "streams", "promises")),
         SETTINGS,
     ],
     "adaptation/context": ["tests/adaptation/test_losses.py", "tests/adaptation/test_loop.py"],
@@ -36,7 +36,10 @@ TESTS = {
     "adaptation/episodes": ["tests/adaptation/test_loop.py", "tests/adaptation/test_adapter.py"],
     "adaptation/functional": ["tests/adaptation/test_functional.py", SETTINGS],
     "adaptation/gates": ["tests/adaptation/test_gates.py", SETTINGS],
-    "adaptation/joining": ["tests/adaptation/test_adapter.py", "tests/adaptation/test_screens.py"],
+    "adaptation/batches": [
+        *(f"tests/adaptation/test_{name}.py" for name in ("batches", "adapter", "screens")),
+        SETTINGS,
+    ],
     "adaptation/loop": ["tests/adaptation/test_loop.py", "tests/adaptation/test_promises.py", SETTINGS],
     "adaptation/losses": ["tests/adaptation/test_losses.py", SETTINGS],
     "adaptation/normalisation": [
@@ -53,6 +56,7 @@ TESTS = {
     "adaptation/stateless": [
         *(f"tests/adaptation/test_{name}.py" for name in ("stateless", "odd_models", "adapter")),
     ],
+    "adaptation/streams": [*(f"tests/adaptation/test_{name}.py" for name in ("streams", "promises"))],
     "adaptation/steps": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "optimise", "promises"))],
 }
 NOTICED = {1, 3, 24, 36, 152, 255, -11, -24, -9}  # exit status of a try: a failure, an error, out of time, a crash

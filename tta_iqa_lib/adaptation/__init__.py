@@ -5,7 +5,8 @@ Which statistics does BatchNorm normalise with? A layer computes γ (x − μ) /
 used instead.
 """
 
-from .adapter import Adapter, balanced_batches
+from .adapter import Adapter
+from .batches import balanced_batches
 from .context import Context
 from .copies import Ladder, Pair
 from .functional import contrastive_groups, group_contrastive_loss, relative_rank_loss, score_order_loss

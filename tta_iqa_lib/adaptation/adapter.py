@@ -6,36 +6,26 @@ batch to batch).
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..imaging.checks import as_tuple, check_choice, check_count
-from .joining import of_groups, with_left_out
+from ..imaging.checks import check_choice, check_count
+from .batches import balanced_batches, of_groups, rows_by_group, with_left_out
 from .loop import adapt_batch, checked
 from .protocols import OptimizerMaker, ParamPicker, is_scoring_model, wrapped_metric
 from .recipes import recipe_from
 from .replays import Replays
-from .rules import Carried, Statistics
+from .rules import Statistics
 from .screens import Screen
 from .state import Inference, Recipe, Result, State
-
-
-@dataclass
-class _Stream:
-    """What an `online` block carries on."""
-
-    state: State
-    predict: str
-    restart: Callable[[Result], bool] | None
+from .streams import Stream
 
 
 class Adapter:
@@ -158,14 +148,7 @@ class Adapter:
         if groups is None:
             return self._one(images)
         images = checked(images, self.model)
-        labels: list = getattr(groups, "tolist", lambda: list(as_tuple("groups", groups)))()
-        if any(isinstance(label, list) or label != label for label in labels):  # NaN is not even equal to itself
-            raise ValueError(f"groups must be one label an image, shape (B,), none of them NaN; got {groups!r}")
-        if len(labels) != len(images):
-            raise ValueError(f"{len(labels)} group labels for {len(images)} images")
-        members: dict = {}
-        for i, label in enumerate(labels):
-            members.setdefault(label, []).append(i)
+        members = rows_by_group(groups, len(images))
         rows = list(members.values())
         return of_groups(dict(zip(members, self._many(images, rows), strict=True)), rows)
 
@@ -225,14 +208,14 @@ class Adapter:
         if not (restart is None or callable(restart)):
             raise TypeError(f"restart must be a function of the result, or None; got {restart!r}")
         outer = self._stream
-        self._streams.now = _Stream(State(), predict, restart)
+        self._streams.now = Stream(predict, restart)
         try:
             yield self
         finally:
             self._streams.now = outer
 
     @property
-    def _stream(self) -> _Stream | None:
+    def _stream(self) -> Stream | None:
         return getattr(self._streams, "now", None)
 
     @property
@@ -271,18 +254,7 @@ class Adapter:
         stream = self._stream
         if stream is None:
             return adapt_batch(self.model, State(), images, self.recipe, run=self._replays)[0][0]
-        before = stream.state
-        (result,), stream.state = adapt_batch(self.model, before, images, self.recipe)
-        if stream.restart is not None and stream.restart(result):
-            stream.state = State()
-            told = {"stream": "restarted: the next batch starts from the source again"}
-            result = replace(result, skipped=result.skipped | told)
-        if stream.predict == "before":
-            carried = replace(self.recipe.inference, statistics=Carried(), gate=None, ensemble=(), match_source=False)
-            (early,), _ = adapt_batch(self.model, before, images, Recipe(carried))
-            scores = early.scores if result.decision != "source" else result.source_scores
-            result = replace(result, scores=scores)
-        return result
+        return stream.score(self.model, images, self.recipe)
 
     def _many(self, images: Tensor, episodes: list[list[int]], progress: bool = False) -> list[Result]:
         """Run episodes given by their rows; neighbours of one size share a pass."""
@@ -301,14 +273,3 @@ class Adapter:
                     results += adapt_batch(self.model, State(), rows, self.recipe, len(same), self._replays)[0]
                 bar.update(len(same))
         return results
-
-
-def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> list[list[int]]:
-    """Cut 0 … count − 1 into ⌈count / batch_size⌉ lists that differ by at most one in length; shuffled if a seed is given."""
-    check_count("batch_size", batch_size, 1)
-    order = list(range(count))
-    if seed is not None:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    parts = math.ceil(count / batch_size)
-    edges = [round(i * count / parts) for i in range(parts + 1)]
-    return [order[a:b] for a, b in pairwise(edges)]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from ..adaptation.adapter import balanced_batches
+from ..adaptation.batches import balanced_batches
 from ..adaptation.screens import Blank
 from ..imaging.files import ImageError, read_crops
 from ..models import ScoringModel

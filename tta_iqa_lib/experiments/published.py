@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from ..adaptation import batchnorm_layers, norm_affine
-from ..adaptation.adapter import balanced_batches
+from ..adaptation.batches import balanced_batches
 from ..adaptation.functional import group_contrastive_loss, relative_rank_loss
 from ..imaging.distortions import distort, gaussian_noise, jpeg_compress
 from ..models.quality import ScoringModel

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...adaptation.adapter import balanced_batches
+from ...adaptation.batches import balanced_batches
 from ...adaptation.moments import Moments
 from ...adaptation.normalisation import normalise
 from ...adaptation.shadow import Shadow

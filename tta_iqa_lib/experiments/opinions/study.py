@@ -12,7 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ...adaptation import ShiftGate, Source
-from ...adaptation.adapter import Adapter, balanced_batches
+from ...adaptation.adapter import Adapter
+from ...adaptation.batches import balanced_batches
 from ...metrics import evenly_spaced, plcc, srcc
 from ...models.quality import QualityModel
 from ...models.training import as_float

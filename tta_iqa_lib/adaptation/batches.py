@@ -1,14 +1,45 @@
-"""One result out of several: of groups that were adapted to one by one, and of images that took no part."""
+"""Which images are adapted to together, and one result out of several."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ..imaging.checks import as_tuple, check_count
 from .state import Result
+
+
+def balanced_batches(count: int, batch_size: int, seed: int | None = None) -> list[list[int]]:
+    """Cut 0 … count − 1 into ⌈count / batch_size⌉ lists that differ by at most one in length; shuffled if a seed is given."""
+    check_count("batch_size", batch_size, 1)
+    order = list(range(count))
+    if seed is not None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    parts = math.ceil(count / batch_size)
+    edges = [round(i * count / parts) for i in range(parts + 1)]
+    return [order[a:b] for a, b in pairwise(edges)]
+
+
+def rows_by_group(groups: Sequence | Tensor, count: int) -> dict[Hashable, list[int]]:
+    """The rows of each label, in the order in which labels first stand in `groups`.
+
+    Raises:
+        ValueError: not one label for each of `count` images, or a NaN.
+    """
+    labels: list = getattr(groups, "tolist", lambda: list(as_tuple("groups", groups)))()
+    if any(isinstance(label, list) or label != label for label in labels):  # NaN is not even equal to itself
+        raise ValueError(f"groups must be one label an image, shape (B,), none of them NaN; got {groups!r}")
+    if len(labels) != count:
+        raise ValueError(f"{len(labels)} group labels for {count} images")
+    members: dict[Hashable, list[int]] = {}
+    for i, label in enumerate(labels):
+        members.setdefault(label, []).append(i)
+    return members
 
 
 def of_groups(results: Mapping[Hashable, Result], rows: Sequence[Sequence[int]]) -> Result:

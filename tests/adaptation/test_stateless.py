@@ -19,6 +19,7 @@ from helpers import (
 )
 from torch import nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tta_iqa_lib.adaptation import (
     Adaptive,
@@ -37,6 +38,7 @@ from tta_iqa_lib.adaptation import (
     measure,
     norm_affine,
 )
+from tta_iqa_lib.adaptation.moments import layer_shifts
 from tta_iqa_lib.adaptation.passes import Memory
 
 # What a model computes under a rule
@@ -307,6 +309,28 @@ def test_what_is_recorded_is_of_the_clean_images_whatever_the_rule(rule):
     assert close(batch, measure(inputs, 2))
     deep = [batch for _, batch in measured.values()][1:]
     assert all(batch.mean.requires_grad and batch.var.requires_grad and not batch.error.requires_grad for batch in deep)
+
+
+class Operations(TorchDispatchMode):
+    """Counts those that compute; a view computes nothing."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_recording_takes_a_few_operations_a_layer():
+    """A small batch on a GPU costs as much as the launch of its operations. What the gate asks of all layers is asked at once."""
+    model, images, counts = tiny_model(), pictures(6), []
+    for record in (False, True):
+        with Operations() as operations:
+            found = one_pass(model, Source(), images, record=record)
+            if record:
+                assert layer_shifts([*found.measured.values()]).shape == (len(batchnorm_layers(model)), 4, 1)
+        counts.append(operations.count)
+    assert counts[1] - counts[0] < 8 * len(batchnorm_layers(model)) + 50
 
 
 # What a later step need not run again

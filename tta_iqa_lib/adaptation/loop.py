@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..imaging.checks import check_count, check_images, check_range
 from .copies import copy_makers
 from .episodes import EpisodeBatch, averaged
-from .moments import Moments, mean_shift, variance_shift
+from .moments import Moments, layer_shifts
 from .protocols import ScoringModel
 from .replays import Replays, directly
 from .state import Inference, Recipe, Result, State
@@ -67,7 +67,7 @@ def adapt_batch(
 
         def of_source(images: Tensor) -> tuple[Pass, Tensor | None]:
             found = _source_pass(network, images, inference, episodes)
-            return found, _shift_numbers(found)
+            return found, layer_shifts([*found.measured.values()]) if found.measured else None
 
         source, shifts = (run or directly)(("source", inference, episodes), of_source, images)
         results = _source_results(source, shifts, inference, episodes)
@@ -196,12 +196,6 @@ def _source_results(found: Pass, shifts: Tensor | None, inference: Inference, ep
         )
         for e, part in enumerate(found.scores.clone().split(size))
     ]
-
-
-def _shift_numbers(found: Pass) -> Tensor | None:
-    """Distance and chance of means and of variances, (layers, 4, E); None of a pass that measured nothing."""
-    parts = [torch.stack([*mean_shift(*m), *variance_shift(*m)]) for m in found.measured.values()]
-    return torch.stack(parts) if parts else None
 
 
 def _leaves_to_source(inference: Inference, result: Result) -> bool:

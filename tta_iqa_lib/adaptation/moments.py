@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ def batch_moments(x: Tensor, episodes: int = 1) -> Moments:
         rows = _wide(x).unflatten(0, (episodes, -1))
         var, mean = torch.var_mean(rows, (1, *range(3, rows.ndim)), correction=0)
         return Moments(mean, var)
-    return _pooled(*_image_moments(x, episodes))
+    return pooled(*image_moments(x, episodes))
 
 
 def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
@@ -41,7 +42,7 @@ def sampling_error(x: Tensor, episodes: int = 1) -> Tensor:
 
     Estimated from how the means of the B images differ. Infinite for B = 1, where nothing is known.
     """
-    return _error(_image_moments(x.detach(), episodes)[0])
+    return _error(image_moments(x.detach(), episodes)[0])
 
 
 def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
@@ -56,10 +57,14 @@ def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
     Raises:
         ValueError: the rows of an episode are no multiple of `crops`.
     """
-    means, variances = _image_moments(x, episodes)  # (E, B, C) each
+    return measured(*image_moments(x, episodes), crops)
+
+
+def measured(means: Tensor, variances: Tensor, crops: int = 1) -> Measured:
+    """What `measure` gives, from the moments of each image, (E, B, C) each."""
     if means.shape[1] % crops:
         raise ValueError(f"{means.shape[1]} rows are no whole number of pictures of {crops} crops each")
-    batch = _pooled(means, variances)
+    batch = pooled(means, variances)
     spreads = variances.detach() + (means.detach() - batch.mean.detach()[:, None]) ** 2  # about the batch's mean
     means, spreads = (part.detach().unflatten(1, (-1, crops)).mean(2) for part in (means, spreads))
     margin = 1 + 6 / (means.shape[1] - 1) if means.shape[1] > 1 else 1.0
@@ -67,7 +72,22 @@ def measure(x: Tensor, episodes: int = 1, crops: int = 1) -> Measured:
     return Measured(*batch, margin * _error(means), margin**2 * relative)
 
 
-def _image_moments(x: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
+def measured_together(layers: Sequence[tuple[Tensor, Tensor, int]]) -> list[Measured]:
+    """`measured` of several layers, at once where they saw the same images: a GPU waits for each small operation."""
+    found: dict[int, Measured] = {}
+    alike: dict[tuple, list[int]] = {}
+    for i, (means, _, crops) in enumerate(layers):
+        kind = means.shape[:2], crops, means.dtype, means.device, means.requires_grad
+        alike.setdefault(kind, []).append(i)
+    for (_, crops, *_), those in alike.items():
+        means, variances = torch.cat([layers[i][0] for i in those], 2), torch.cat([layers[i][1] for i in those], 2)
+        widths = [layers[i][0].shape[2] for i in those]
+        parts = zip(*(part.split(widths, -1) for part in measured(means, variances, crops)), strict=True)
+        found |= {i: Measured(*part) for i, part in zip(those, parts, strict=True)}
+    return [found[i] for i in range(len(layers))]
+
+
+def image_moments(x: Tensor, episodes: int) -> tuple[Tensor, Tensor]:
     """Mean and variance over the positions of each image: (E·B, C, …) → (E, B, C) each, in single precision at least."""
     if x.is_cuda or (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_compiling():
         mean, var = _over_positions(x)
@@ -98,7 +118,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _pooled(means: Tensor, variances: Tensor) -> Moments:
+def pooled(means: Tensor, variances: Tensor) -> Moments:
     """Moments of all images of an episode from those of each, (E, B, C) → (E, C)."""
     mean = means.mean(1)
     return Moments(mean, variances.mean(1) + (means - mean[:, None]).square().mean(1))
@@ -115,9 +135,8 @@ def mean_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 
     Both are squares in units of the source's variance, averaged over the channels. Chance is infinite for a single image.
     """
-    unit = source.var.clamp_min(1e-12)
-    distance = ((batch.mean - source.mean) ** 2 / unit).mean(-1)
-    return distance.detach(), (batch.error / unit).mean(-1).detach()
+    distance, chance = _of_means(source, batch)
+    return distance.mean(-1), chance.mean(-1)
 
 
 def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
@@ -125,8 +144,28 @@ def variance_shift(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
 
     Squares, averaged over the channels: what `mean_shift` is for the means. Low contrast moves no mean, but it shows here.
     """
+    distance, chance = _of_variances(source, batch)
+    return distance.mean(-1), chance.mean(-1)
+
+
+def layer_shifts(layers: Sequence[tuple[Moments, Measured]]) -> Tensor:
+    """`mean_shift` and `variance_shift` of L layers, (L, 4, E), in a few operations for all of them."""
+    source = Moments(*(torch.cat(parts) for parts in zip(*(of_source for of_source, _ in layers), strict=True)))
+    batch = Measured(*(torch.cat(parts, -1) for parts in zip(*(batch for _, batch in layers), strict=True)))
+    channels = torch.stack([*_of_means(source, batch), *_of_variances(source, batch)])  # (4, E, C of all layers)
+    return torch.stack([part.mean(-1) for part in channels.split([len(m.mean) for m, _ in layers], -1)])
+
+
+def _of_means(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """Distance and chance of each channel's mean, (E, C) each."""
+    unit = source.var.clamp_min(1e-12)
+    return ((batch.mean - source.mean) ** 2 / unit).detach(), (batch.error / unit).detach()
+
+
+def _of_variances(source: Moments, batch: Measured) -> tuple[Tensor, Tensor]:
+    """Distance and chance of the logarithm of each channel's variance, (E, C) each."""
     ratio = batch.var.clamp_min(1e-12) / source.var.clamp_min(1e-12)
-    return (ratio.log() ** 2).mean(-1).detach(), batch.log_error.mean(-1).detach()
+    return (ratio.log() ** 2).detach(), batch.log_error.detach()
 
 
 def blend(old: Moments, new: Moments | Measured, alpha: float | Tensor, exact: bool = True) -> Moments:

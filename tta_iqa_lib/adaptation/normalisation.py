@@ -58,13 +58,15 @@ def normalise(x: Tensor, moments: Moments, weight: Tensor | None, bias: Tensor |
         moments: (C,) for all rows, or (E, C): one row an episode.
         weight, bias: γ and β, (C,) or (E, C), or None.
     """
-    wide = moments.mean.dtype if weight is None else torch.promote_types(moments.mean.dtype, weight.dtype)
-    mean, var = (p.to(wide) for p in moments)  # in single precision where one is
-    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    mean, var = moments
+    if weight is not None and weight.dtype != mean.dtype:  # in single precision where one is
+        wide = torch.promote_types(mean.dtype, weight.dtype)
+        mean, var = mean.to(wide), var.to(wide)
+        weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
     episodes = max(p.shape[0] if p.ndim == 2 else 1 for p in (mean, var, weight, bias) if p is not None)
     if episodes == 1 and not moments.mean.requires_grad:
         # PyTorch's own kernel: with the source's moments bit for bit plain inference.
-        weight, bias = (None if p is None else p.reshape(-1) for p in (weight, bias))
+        weight, bias = (p if p is None or p.ndim == 1 else p.reshape(-1) for p in (weight, bias))
         return batch_norm(x, mean.reshape(-1), var.reshape(-1), weight, bias, False, 0.0, eps)
     if x.is_cuda and not moments.mean.requires_grad:  # the same kernel, episode by episode: it moves the least memory
         every = [

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
 from torch.overrides import TorchFunctionMode
-
-from .normalisation import batchnorm_layers
 
 # Layers whose whole computation is ours; a subclass may do more (timm's adds an activation), so only its core is replaced.
 _PLAIN = {layer.forward for layer in (BatchNorm1d, BatchNorm2d, BatchNorm3d)}
@@ -40,12 +38,16 @@ class Shadow:
     """
 
     def __init__(self, model: nn.Module, normalise: Callable[..., Tensor], call: Callable):
-        self._normalise, self._call = normalise, call
-        self._names = {id(layer): name for name, layer in batchnorm_layers(model).items()}
+        self._model, self._normalise, self._call = model, normalise, call
         self._copies: dict[int, nn.Module] = {}
         self._places: dict[int, list[tuple[dict, str]]] = {}  # where the copy holds a parameter, by the parameter's id
-        self._parameters = dict(model.named_parameters(remove_duplicate=False))
-        self.module = self._copied(model)
+        self.module = self._copied(model, "")
+
+    @cached_property
+    def _parameters(
+        self,
+    ) -> dict[str, nn.Parameter]:  # a walk through the whole tree, which statistics alone do not need
+        return dict(self._model.named_parameters(remove_duplicate=False))
 
     def close(self) -> None:
         """Take it apart: its parts point at one another, and would stay until the garbage collector comes round."""
@@ -74,7 +76,7 @@ class Shadow:
             for place, key, tensor in held:
                 place[key] = tensor
 
-    def _copied(self, module: nn.Module) -> nn.Module:
+    def _copied(self, module: nn.Module, name: str) -> nn.Module:
         """A module like this one, with the same tensors, in evaluation mode, whose BatchNorm layers ask `normalise`."""
         if id(module) in self._copies:
             return self._copies[id(module)]
@@ -101,10 +103,11 @@ class Shadow:
         forward = own.pop("forward", None) or partial(type(copy).forward, copy)
         copy.__dict__.update(own)
         copy.__dict__["_modules"] = {
-            name: None if child is None else self._copied(child) for name, child in own["_modules"].items()
+            key: None if child is None else self._copied(child, f"{name}.{key}" if name else key)
+            for key, child in own["_modules"].items()
         }
         if isinstance(module, _BatchNorm):
-            forward = self._batchnorm(self._names[id(module)], module, copy, forward)
+            forward = self._batchnorm(name, module, copy, forward)
         copy.__dict__["forward"] = partial(self._call, copy, forward)
         return copy
 

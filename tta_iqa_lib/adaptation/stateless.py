@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .moments import Measured, Moments, batch_moments, measure
+from .moments import Moments, batch_moments, image_moments, measured, measured_together, pooled
 from .normalisation import batchnorm_layers, normalise
 from .passes import Layout, Memory, Pass
 from .rules import Source, Statistics
@@ -35,7 +35,7 @@ class _Now:
     rows: int
     memory: Memory | None
     used: dict[str, Moments] = field(default_factory=dict)
-    measured: dict[str, tuple[Moments, Measured]] = field(default_factory=dict)
+    seen: dict[str, tuple[Moments, tuple[Tensor, Tensor, int]]] = field(default_factory=dict)
     rowwise: bool = True
     place: tuple = ()
     calls: dict[tuple, int] = field(default_factory=dict)
@@ -119,15 +119,17 @@ class Stateless:
                 output = module(rows.clone(), with_features=True) if scoring else module(rows.clone())
         finally:
             self._now = None
+        used, seen = now.used, measured_together([seen for _, seen in now.seen.values()])
+        found = {name: (source, batch) for (name, (source, _)), batch in zip(now.seen.items(), seen, strict=True)}
         if memory is not None:
             if memory.open:
-                memory.close(now.used, now.measured)
+                memory.close(used, found)
             else:
-                now.used, now.measured = memory.used | now.used, memory.measured | now.measured
+                used, found = memory.used | used, memory.measured | found
         scores, features = output if scoring else (output, None)
         if self.order is None:
-            self.order = tuple(now.used)
-        return Pass(scores, features, now.used, now.measured, now.rowwise)
+            self.order = tuple(used)
+        return Pass(scores, features, used, found, now.rowwise)
 
     def _check(self, statistics: Statistics) -> None:
         scripted = _scripted_batchnorm(self.model) if statistics.uses_batch else None
@@ -189,22 +191,26 @@ class Stateless:
                 raise ValueError(
                     f"layer '{name}' sees {x.shape[0]} rows for {now.rows} images: episodes and copies cannot share a pass"
                 )
-        record = now.record and source is not None  # without running statistics there is no shift to measure
-        if rule.uses_batch or record or source is None:
-            images = x  # (E·R, C, …)
+        kept = source if now.record else None  # without running statistics there is no shift to measure
+        seen, images, crops = None, x, layout.crops if x.shape[0] == now.rows else 1
+        if rule.uses_batch or kept or source is None:
             if layout.images is not None:
                 images = x.unflatten(0, (layout.episodes, -1))[:, : layout.images].flatten(0, 1)  # (E·B, C, …)
-            images = images if now.through or record else images.detach()
-            error = record or rule.uses_error
-            crops = layout.crops if x.shape[0] == now.rows else 1
-            batch = measure(images, layout.episodes, crops) if error else batch_moments(images, layout.episodes)
-            if source is not None and isinstance(batch, Measured) and now.record:
-                now.measured[name] = source, batch
+            images = images if now.through or kept else images.detach()
+            if kept or rule.uses_error:
+                seen = image_moments(images, layout.episodes)
+        if kept and seen:
+            now.seen[name] = kept, (*seen, crops)
+        if rule.uses_batch or source is None:
+            if seen is None:
+                batch = batch_moments(images, layout.episodes)
+            else:
+                batch = measured(*seen, crops) if rule.uses_error else pooled(*seen)
             if not now.through:
                 batch = type(batch)(*(part.detach() for part in batch))
             count = layout.images or now.rows // layout.episodes
             own = Moments(*batch[:2])
-            if source is None and not rule.uses_batch:
+            if not rule.uses_batch:
                 moments = own
             else:
                 known = source or own

@@ -6,7 +6,12 @@ import tta_iqa_lib as tta
 
 
 def p_value(a, b):
-    return 2 * min((a - b <= 0).mean(), (a - b >= 0).mean())
+    return min(1, 2 * min((a - b <= 0).mean(), (a - b >= 0).mean()))
+
+
+def uncapped(a, b):
+    p = 2 * min((a - b <= 0).mean(), (a - b >= 0).mean())
+    return *np.quantile(a - b, [0.025, 0.975]), p
 
 
 def interval(a, b):
@@ -37,6 +42,7 @@ EX09_1_WRONG = {
     "one side": lambda a, b: (*interval(a, b)[:2], (a <= b).mean()),
     "never above 1": lambda a, b: (*interval(a, b)[:2], min(1, 2 * (a > b).mean())),
     "which side is rarer": lambda a, b: (*interval(a, b)[:2], min(1, 2 * (a <= b).mean())),
+    "p comes out above 1": uncapped,
     "rarer side of zero": lambda a, b: (*interval(a, b)[:2], 0.05),
 }
 
@@ -107,6 +113,13 @@ def verdict_over_the_source(adapter, images, quality, contents):
     return judged(*np.quantile(draws(result.scores, result.source_scores, quality, contents), [0.025, 0.975]))
 
 
+def verdict_unpaired(adapter, images, quality, contents):
+    """Other draws for the control: what both scores have in common no longer cancels."""
+    result = adapter.run(images)
+    a, b = draws(result.scores, result.initial_scores, quality, contents, paired=False)
+    return judged(*np.quantile(a - np.random.default_rng(5).permutation(b), [0.025, 0.975]))
+
+
 def verdict_of_overlap(adapter, images, quality, contents):
     """Two intervals that overlap say little about the difference: never a gain here."""
     result = adapter.run(images)
@@ -118,6 +131,7 @@ EX09_3_WRONG = {
     "the statistics'": verdict_over_the_source,
     "not ninety-six": verdict_by_image,
     "clearly better": verdict_of_overlap,
+    "same rows of each draw": verdict_unpaired,
     "turns down the one channel": lambda *a: {"loss": "cannot tell"}.get(verdict(*a), verdict(*a)),
     "the answers are": lambda *a: 0.03,
 }

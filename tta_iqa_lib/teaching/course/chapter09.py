@@ -57,6 +57,8 @@ def ex09_1(interval):
         raise Wrong(
             f"B minus A must have the p-value of A minus B, {p:.3f}; yours has {mirrored:.3f}: which side is rarer?"
         )
+    if float(interval(a, a)[2]) > 1:
+        raise Wrong("for two methods that are the same, p comes out above 1; a p-value is never above 1")
 
 
 @checker("ex09_2")
@@ -123,6 +125,10 @@ def ex09_3(verdict):
         )
     if asked([1.0, -1.0, -1.0]) != "loss":
         raise Wrong("this loss turns down the one channel that matters: below its control, and clearly so")
+    if asked([-1.0, 1.0, 1.0], lr=0.05) != "gain":
+        raise Wrong(
+            "a small gain, but in nearly every draw: give the adapter and its control the same rows of each draw"
+        )
     if asked([0.0, 0.0, 0.0], loud=8.0) != "cannot tell":
         raise Wrong(
             "this loss does nothing: the gain over the source is the statistics'. Compare with the matched control"

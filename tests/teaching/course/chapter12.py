@@ -221,9 +221,77 @@ EX12_4_WRONG = {
     "has real steps": lambda w, x, ls: "sigma" not in w.__code__.co_varnames and steps(w, x, ls),
 }
 
+
+def review(make, images, others, order=(3, 6, 0, 7, 1, 4, 2, 5), least=1e-4):
+    broken, order = set(), list(order)
+    scorer = make()
+    first = scorer(images.clone())
+    scorer(others.clone())
+    if float((scorer(images.clone()) - first).abs().max()) > least:
+        broken.add("repeat")
+    if float((make()(images[order]) - first[order]).abs().max()) > least:
+        broken.add("order")
+    make()(given := images.clone())
+    if not torch.equal(given, images):
+        broken.add("input")
+    return broken
+
+
+def review_by_a_list(make, images, others):
+    def fresh(pictures):
+        return make()(pictures.clone())
+
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(3))
+    used, given = make(), others.clone()
+    used(given)
+    tests = {
+        "repeat": torch.allclose(used(images.clone()), fresh(images), rtol=0, atol=1e-4),
+        "order": torch.allclose(fresh(images[order]), fresh(images)[order], rtol=0, atol=1e-4),
+        "input": torch.equal(given, others),
+    }
+    return [name for name, kept in tests.items() if not kept]
+
+
+def one_scorer_for_all(make, images, others):
+    scorer = make()
+    return review(lambda: scorer, images, others)
+
+
+def without_others(make, images, others):
+    scorer = make()
+    same = torch.allclose(scorer(images.clone()), scorer(images.clone()), atol=1e-4)
+    return review(make, images, others) - {"repeat"} | (set() if same else {"repeat"})
+
+
+def one_tensor_for_all(make, images, others):
+    scorer, given = make(), images.clone()
+    first = scorer(given)
+    again = scorer(given)
+    return review(make, images, others) | (set() if torch.allclose(first, again, atol=1e-4) else {"repeat"})
+
+
+def the_first_found(make, images, others):
+    return set(sorted(review(make, images, others))[:1])
+
+
+EX12_5_WRONG = {
+    "of its own": one_scorer_for_all,
+    "others` in between": without_others,
+    "a copy": one_tensor_for_all,
+    "differ by rounding": lambda *a: review(*a, least=0),
+    "some thousandths": lambda *a: review(*a, least=0.01),
+    "reversed pictures": lambda *a: review(*a, order=range(7, -1, -1)),
+    "belong to their neighbours": lambda *a: review(*a) - {"order"},
+    "gets other scores": lambda *a: review(*a) - {"repeat"},
+    "darkens": lambda *a: review(*a) - {"input"},
+    "name both": the_first_found,
+    "the answer is a set": lambda *a: (len(review(*a)) == 0 and {"sound"}) or review(*a),
+}
+
 CASES = {
     "ex12_1": ([adapt, adapt_with_one_optimiser], EX12_1_WRONG),
     "ex12_2": ([both, both_with_scipy], EX12_2_WRONG),
     "ex12_3": ([in_step, in_step_with_numpy], EX12_3_WRONG),
     "ex12_4": ([steps, steps_in_numpy], EX12_4_WRONG),
+    "ex12_5": ([review, review_by_a_list], EX12_5_WRONG),
 }

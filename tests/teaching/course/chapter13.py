@@ -193,8 +193,42 @@ def deal_with(batches, machines):
     return [batches[machine::machines] for machine in range(machines)]
 
 
+def moves(adapter, images, machines):
+    """How far each picture's score moves, share by share; empty where a machine gets none."""
+    together = adapter(images)
+    shares = [slice(m, None, machines) for m in range(machines)]
+    return [(adapter(images[s]) - together[s]).abs() for s in shares if len(images[s])]
+
+
+def may_split(adapter, images, machines):
+    return all(float(share.max()) <= 1e-4 for share in moves(adapter, images, machines))
+
+
+def may_split_in_one(adapter, images, machines):
+    apart = torch.empty(len(images))
+    for m in range(min(machines, len(images))):
+        apart[m::machines] = adapter(images[m::machines])
+    return torch.allclose(apart, adapter(images), rtol=0, atol=1e-4)
+
+
+def same_order(adapter, images, machines):
+    apart = torch.cat([adapter(images[m::machines]) for m in range(machines) if len(images[m::machines])])
+    return bool((apart - adapter(images)).abs().max() <= 1e-4)
+
+
+EX13_4_WRONG = {
+    "by itself": same_order,
+    "sees the batch": lambda *a: True,
+    "machines three get none": lambda a, x, m: m < 9 and may_split(a, x, m),
+    "rounding stays below": lambda *a: all(float(share.max()) <= 0.01 for share in moves(*a)),
+    "every share": lambda *a: float(moves(*a)[0].max()) <= 1e-4,
+    "same γ and β": lambda a, x, m: bool(a.recipe.optimisation) or may_split(a, x, m),
+    "True or False": lambda *a: float(moves(*a)[0].max()),
+}
+
 CASES = {
     "ex13_1": ([merge, merge_by_sums, merge_one_by_one], EX13_1_WRONG),
     "ex13_2": ([read, read_by_hand], EX13_2_WRONG),
     "ex13_3": ([deal, deal_in_numpy], EX13_3_WRONG),
+    "ex13_4": ([may_split, may_split_in_one], EX13_4_WRONG),
 }

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checker import Wrong, checker, close, near
+from ...adaptation.adapter import Adapter
+from ...adaptation.losses import RelativeRank
+from ...adaptation.rules import Batch, Shrink, Source
+from .checker import Wrong, checker, close, near, yes_or_no
+from .fresh import hazy_crops, source_model
 
 
 @checker("ex13_1")
@@ -162,3 +166,46 @@ def ex13_3(deal):
     if dealt(50, 8, 1, seed=1)[1] == batches:
         raise Wrong("another seed gives the same batches: use it for the shuffle")
     dealt(33, 32, 3)  # a machine without a batch
+
+
+@checker("ex13_4")
+def ex13_4(may_split):
+    """`may_split(adapter, images, machines) -> bool`: does a share adapted by itself give each picture the same score?"""
+    images = hazy_crops(13, 134)[0]
+    model = source_model()
+
+    def small_batches_only(result):
+        return "adapted" if len(result.scores) < 5 else "source"
+
+    alone = Adapter(model, losses=(), statistics=Source())
+    cases = [
+        (alone, 3, True, "without adaptation each picture is scored by itself, and any machine may do it"),
+        (
+            Adapter(model, statistics=Batch()),
+            3,
+            False,
+            "where BatchNorm sees the batch, a smaller one gives other scores",
+        ),
+        (alone, 16, True, "with 13 pictures on 16 machines three get none: leave those out"),
+        (
+            Adapter(model, statistics=Shrink(10_000)),
+            2,
+            False,
+            "rounding stays below .0001; here the scores move by more, and you answered True",
+        ),
+        (
+            Adapter(model, statistics=Batch(), gate=small_batches_only),
+            3,
+            False,
+            "one machine's share agrees and another's does not: look at every share",
+        ),
+        (
+            Adapter(model, [RelativeRank()], Source()),
+            2,
+            False,
+            "the rank loss compares a picture with its own copies, but all pictures of a batch move the same γ and β",
+        ),
+    ]
+    for adapter, machines, expected, reason in cases:
+        if yes_or_no(may_split(adapter, images, machines)) != expected:
+            raise Wrong(reason)

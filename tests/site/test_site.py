@@ -21,6 +21,10 @@ OVERFLOWING = """() => [...document.querySelectorAll('main *')].filter(e => {
 }).map(e => `${e.tagName.toLowerCase()}.${e.className}`).slice(0, 5)"""
 
 
+# Tables that one must push sideways to read.
+WIDE_TABLES = """() => [...document.querySelectorAll('div.cell_output .tta-table')]
+    .filter(box => box.scrollWidth > box.clientWidth).map(box => box.getAttribute('aria-label'))"""
+
 # What a player shows: its pictures with their text alternatives, and how much of the one on top is uncovered.
 SHOWN = "p => [...p.querySelectorAll('img')].map(i => [i.src, i.alt, i.style.clipPath].join()).join()"
 
@@ -73,14 +77,35 @@ def test_pictures_have_alt_text(visits, path):
 
 
 def test_page_fits_a_phone(visits, path):
-    """At 360 px nothing reaches beyond the window, unless it scrolls in a box of its own."""
+    """At 360 px nothing reaches beyond the window, unless it scrolls in a box of its own; and no table does."""
     page = visits("http", path).page
     page.set_viewport_size({"width": 360, "height": 740})
     try:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate(OVERFLOWING) == []
+        assert page.evaluate(WIDE_TABLES) == []
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_a_table_that_is_too_wide_for_a_phone_is_a_list_there_and_a_table_again_elsewhere(visits):
+    """What stands in the list is what stands in the table; a screen reader still hears rows and columns."""
+    page = visits("http", "book/10_when_not.html").page
+    lists, table = page.locator(".tta-table.as-list"), page.locator(".tta-table:has(td)").first
+    columns, cells = (table.locator(part).all_inner_texts() for part in ("thead th", "tbody tr:first-child td"))
+    assert lists.count() == 0
+    page.set_viewport_size({"width": 360, "height": 740})
+    try:
+        assert lists.count() >= 2
+        row = lists.first.get_by_role("row").nth(1)
+        assert row.get_by_role("rowheader").count() == 1
+        assert row.get_by_role("cell").all_inner_texts() == cells
+        named = "cell => getComputedStyle(cell, '::before').content"
+        shown = [cell.evaluate(named).strip('"').strip() for cell in row.get_by_role("cell").all()]
+        assert shown == columns[1:]
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
+    assert lists.count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

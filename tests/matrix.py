@@ -97,11 +97,11 @@ def main() -> int:
     say(TOOLS / "python", "-m", "pip", "install", "--quiet", "uv", "build")
     say(TOOLS / "python", "-m", "build", "--outdir", PLACE / "dist", ROOT)
     (wheel,), (sdist,) = ((PLACE / "dist").glob(kind) for kind in ("*.whl", "*.tar.gz"))
-    rows, failures, first = [], 0, True
+    rows, failures, tried = [], 0, 0
     for version in arguments.python or PYTHONS:
         try:
             ages = {"newest": (create(version, "newest"), [])}
-            if first:
+            if version == PYTHONS[0]:
                 ages["oldest"] = (create(version, "oldest"), oldest())
         except subprocess.CalledProcessError:
             rows.append(f"{version}         not tried: no such Python here")
@@ -115,9 +115,9 @@ def main() -> int:
             except (subprocess.CalledProcessError, AssertionError) as error:
                 failures += 1
                 rows.append(f"{version} {age}  failed: {error}")
-        first = False
+        tried += 1
     print("\n".join(rows))
-    return 1 if failures or first else 0
+    return 1 if failures or not tried else 0
 
 
 if __name__ == "__main__":

@@ -184,3 +184,37 @@ def test_the_variance_shift_by_hand():
     )
     assert distance.tolist() == pytest.approx([(math.log(4) ** 2 + 1) / 2, 0.0])
     assert noise.tolist() == pytest.approx([0.2, 0.5]) and not distance.requires_grad
+
+
+# Several layers at once
+
+
+@pytest.mark.parametrize("episodes", [1, 3])
+def test_layers_that_are_measured_together_are_measured_as_if_alone(episodes):
+    """Of different width, type, number of images and crops, one with a graph and the others without."""
+    inputs = [torch.randn(12, channels, 4, 4, dtype=torch.float64) for channels in (2, 5, 3, 4)]
+    inputs += [torch.randn(12, 3, 4, 4), torch.randn(24, 2, 4, 4, dtype=torch.float64)]
+    inputs[3].requires_grad_()
+    crops = [1, 1, 2, 1, 1, 2]
+    seen = [(*moments.image_moments(x, episodes), k) for x, k in zip(inputs, crops, strict=True)]
+    found = moments.measured_together(seen)
+    for x, k, layer in zip(inputs, crops, found, strict=True):
+        alone = measure(x, episodes, k)
+        assert close(layer, alone, 1e-6) and [part.shape for part in layer] == [part.shape for part in alone]
+        assert layer.mean.requires_grad is layer.var.requires_grad is x.requires_grad
+        assert layer.mean.dtype == x.dtype and not layer.error.requires_grad and not layer.log_error.requires_grad
+    assert moments.measured_together([]) == []
+    with pytest.raises(ValueError, match="4 rows are no whole number of pictures of 3 crops"):
+        moments.measured_together([(torch.zeros(1, 4, 2), torch.ones(1, 4, 2), 3)])
+
+
+@pytest.mark.parametrize("episodes", [1, 3])
+def test_the_shifts_of_several_layers_are_those_of_each(episodes):
+    widths = 2, 5, 3
+    source = [Moments(torch.randn(c).double(), torch.rand(c).double() + 0.5) for c in widths]
+    batch = [measure(torch.randn(12, c, 4, 4, dtype=torch.float64) * 2 + 1, episodes) for c in widths]
+    found = moments.layer_shifts([*zip(source, batch, strict=True)])
+    expected = [
+        torch.stack([*mean_shift(*layer), *variance_shift(*layer)]) for layer in zip(source, batch, strict=True)
+    ]
+    assert found.shape == (3, 4, episodes) and torch.allclose(found, torch.stack(expected), rtol=1e-12)

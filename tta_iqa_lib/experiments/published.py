@@ -23,7 +23,7 @@ from ..models.quality import ScoringModel
 
 FAULTS = {
     "no-zero-grad": "gradients add up over steps and batches, and Adam's memory survives the reset",
-    "box-blur": "mild and severe blur are the same box filter, to a twentieth of a grey level",
+    "box-blur": "mild and severe blur are the same box filter, on average to a twentieth of a grey level",
     "gc-off": "one batch of at most three images turns the group contrastive loss off for good",
     "train-mode": "scores are predicted in training mode, with the batch's own statistics",
     "log-mean": "the group contrastive loss is −log mean P instead of −mean log P",

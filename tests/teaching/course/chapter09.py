@@ -67,6 +67,7 @@ def _parts(means, mean, var):
 
 
 EX09_2_WRONG = {
+    "not from zero": lambda m, mean, var: share(m, 0 * mean, var),
     "share of the source": lambda *a: 1 - share(*a),
     "spread of single images": lambda *a: (1 - _parts(*a)[1].mean() / _parts(*a)[0].mean()).clamp(0, 1),
     "channels first": lambda *a: (1 - _parts(*a)[1] / 12 / _parts(*a)[0]).clamp(0, 1).mean(),

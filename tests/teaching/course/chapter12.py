@@ -270,6 +270,36 @@ def one_tensor_for_all(make, images, others):
     return review(make, images, others) | (set() if torch.allclose(first, again, atol=1e-4) else {"repeat"})
 
 
+def with_signs(make, images, others):
+    scorer = make()
+    first = scorer(images.clone())
+    scorer(others.clone())
+    again = scorer(images.clone())
+    return review(make, images, others) - {"repeat"} | ({"repeat"} if float((first - again).max()) > 1e-4 else set())
+
+
+def moved_back_wrongly(make, images, others):
+    order = [3, 6, 0, 7, 1, 4, 2, 5]
+    first = make()(images.clone())
+    moved = make()(images[order])
+    kept = torch.allclose(moved[order], first, rtol=0, atol=1e-4)
+    return review(make, images, others) - {"order"} | (set() if kept else {"order"})
+
+
+def uncopied(make, images, others):
+    kept = images.clone()
+    found = review(make, kept, others.clone())
+    make()(images)
+    return found
+
+
+def nearly_the_same_input(make, images, others):
+    given = images.clone()
+    make()(given)
+    changed = float((given - images).abs().max()) > 1e-4
+    return review(make, images, others) - {"input"} | ({"input"} if changed else set())
+
+
 def the_first_found(make, images, others):
     return set(sorted(review(make, images, others))[:1])
 
@@ -277,14 +307,20 @@ def the_first_found(make, images, others):
 EX12_5_WRONG = {
     "of its own": one_scorer_for_all,
     "others` in between": without_others,
-    "a copy": one_tensor_for_all,
+    "on to the next call": one_tensor_for_all,
+    "you were given": uncopied,
+    "have no sign": with_signs,
+    "first[p]": moved_back_wrongly,
+    "moving all on by one": lambda *a: review(*a, order=[*range(1, 8), 0]),
+    "shuffle all pictures": lambda *a: review(*a, order=[1, 0, *range(2, 8)]),
+    "by very little": nearly_the_same_input,
     "differ by rounding": lambda *a: review(*a, least=0),
     "some thousandths": lambda *a: review(*a, least=0.01),
     "reversed pictures": lambda *a: review(*a, order=range(7, -1, -1)),
-    "belong to their neighbours": lambda *a: review(*a) - {"order"},
     "gets other scores": lambda *a: review(*a) - {"repeat"},
     "darkens": lambda *a: review(*a) - {"input"},
     "name both": the_first_found,
+    "got False": lambda *a: False,
     "the answer is a set": lambda *a: (len(review(*a)) == 0 and {"sound"}) or review(*a),
 }
 

@@ -65,12 +65,15 @@ def ex09_1(interval):
 def ex09_2(share):
     """`share(image_means, source_mean, source_var) -> α`: the positive-part rule of James and Stein."""
     generator = torch.Generator().manual_seed(92)
-    source_mean, source_var = torch.zeros(6), torch.linspace(0.5, 3, 6)
-    means = 1.0 + torch.randn(12, 6, generator=generator) * source_var.sqrt()
+    source_mean, source_var = torch.linspace(-1, 1, 6), torch.linspace(0.5, 3, 6)
+    means = source_mean + 1.0 + torch.randn(12, 6, generator=generator) * source_var.sqrt()
     answer = float(share(means, source_mean, source_var))
     distance = (means.mean(0) - source_mean) ** 2 / source_var
     spread = means.var(0) / source_var
     expected = float((1 - spread.mean() / 12 / distance.mean()).clamp(0, 1))
+    from_zero = means.mean(0) ** 2 / source_var
+    if near(answer, float((1 - spread.mean() / 12 / from_zero.mean()).clamp(0, 1))):
+        raise Wrong("the shift is the distance from the source's mean, not from zero")
     if near(answer, 1 - expected):
         raise Wrong("this is the share of the source; α is that of the batch")
     if near(answer, float((1 - spread.mean() / distance.mean()).clamp(0, 1))):
@@ -89,7 +92,7 @@ def ex09_2(share):
         raise Wrong("this holds the extra factor for small batches, 1 + 6 / (B − 1); the exercise leaves it out")
     if not near(answer, expected, 1e-3):
         raise Wrong(f"for 12 images of 6 channels α should be {expected:.3f}; yours is {answer:.3f}")
-    if float(share(means - means.mean(0), source_mean, source_var)) != 0:
+    if abs(float(share(means - means.mean(0) + source_mean, source_mean, source_var))) > 1e-6:
         raise Wrong("with no shift at all α must be 0, not negative and not NaN")
     alone = float(share(means[:1], source_mean, source_var))
     if alone != 0:

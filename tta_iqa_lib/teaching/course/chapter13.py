@@ -174,38 +174,56 @@ def ex13_4(may_split):
     images = hazy_crops(13, 134)[0]
     model = source_model()
 
-    def small_batches_only(result):
-        return "adapted" if len(result.scores) < 5 else "source"
+    def where(condition):
+        """Batch statistics for batches whose number of images fits; the others are left to the source."""
+        gate = lambda result: "adapted" if condition(len(result.scores)) else "source"  # noqa: E731
+        return Adapter(model, statistics=Batch(), gate=gate)
 
-    alone = Adapter(model, losses=(), statistics=Source())
+    alone, batch = Adapter(model, losses=(), statistics=Source()), Adapter(model, statistics=Batch())
+    share = "one machine's share agrees and another's does not: look at every share"
     cases = [
-        (alone, 3, True, "without adaptation each picture is scored by itself, and any machine may do it"),
         (
-            Adapter(model, statistics=Batch()),
+            alone,
+            images,
             3,
-            False,
-            "where BatchNorm sees the batch, a smaller one gives other scores",
+            True,
+            "without adaptation each picture is scored by itself, and any machine may do it; compare each share with the "
+            "scores in its own places, `[m::machines]`",
         ),
-        (alone, 16, True, "with 13 pictures on 16 machines three get none: leave those out"),
+        (alone, images, 13, True, "a batch of one differs from a batch of 13 by rounding: allow .0001"),
+        (batch, images, 3, False, "where BatchNorm sees the batch, a smaller one gives other scores"),
+        (alone, images, 16, True, "with 13 pictures on 16 machines three get none: leave those out"),
         (
-            Adapter(model, statistics=Shrink(10_000)),
+            batch,
+            images[:4].repeat_interleave(2, 0),
+            2,
+            True,
+            "each machine gets one of each pair, so all have the moments of the whole: deal out m, m + machines, …",
+        ),
+        (
+            batch,
+            torch.cat([images[:4]] * 2),
+            4,
+            False,
+            "here every score of a share rises: take absolute differences",
+        ),
+        (
+            Adapter(model, statistics=Shrink(15_000)),
+            images,
             2,
             False,
-            "rounding stays below .0001; here the scores move by more, and you answered True",
+            "rounding stays below .0001; here some scores move by more, and you answered True",
         ),
-        (
-            Adapter(model, statistics=Batch(), gate=small_batches_only),
-            3,
-            False,
-            "one machine's share agrees and another's does not: look at every share",
-        ),
+        (where(lambda count: count < 5), images, 3, False, share),
+        (where(lambda count: count == 5), images, 3, False, share),
         (
             Adapter(model, [RelativeRank()], Source()),
+            images,
             2,
             False,
             "the rank loss compares a picture with its own copies, but all pictures of a batch move the same γ and β",
         ),
     ]
-    for adapter, machines, expected, reason in cases:
-        if yes_or_no(may_split(adapter, images, machines)) != expected:
+    for adapter, pictures, machines, expected, reason in cases:
+        if yes_or_no(may_split(adapter, pictures, machines)) != expected:
             raise Wrong(reason)

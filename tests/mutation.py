@@ -40,8 +40,8 @@ TESTS = {
         *(f"tests/adaptation/test_{name}.py" for name in ("batches", "adapter", "screens")),
         SETTINGS,
     ],
-    "adaptation/loop": ["tests/adaptation/test_loop.py", "tests/adaptation/test_promises.py", SETTINGS],
-    "adaptation/losses": ["tests/adaptation/test_losses.py", SETTINGS],
+    "adaptation/loop": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "adapter", "promises")), SETTINGS],
+    "adaptation/losses": ["tests/adaptation/test_losses.py", "tests/adaptation/test_state.py", SETTINGS],
     "adaptation/normalisation": [
         "tests/adaptation/test_normalisation.py",
         "tests/adaptation/test_stateless.py",
@@ -49,7 +49,11 @@ TESTS = {
     ],
     "adaptation/optimise": ["tests/adaptation/test_optimise.py", "tests/adaptation/test_loop.py"],
     "adaptation/passes": ["tests/adaptation/test_stateless.py"],
-    "adaptation/recipes": ["tests/adaptation/test_recipes.py", "tests/adaptation/test_adapter.py"],
+    "adaptation/protocols": ["tests/adaptation/test_protocols.py", "tests/models/test_foreign.py"],
+    "adaptation/recipes": [
+        *(f"tests/adaptation/test_{name}.py" for name in ("recipes", "adapter", "gates")),
+        "tests/models/test_foreign.py",
+    ],
     "adaptation/rules": ["tests/adaptation/test_rules.py", SETTINGS],
     "adaptation/shadow": ["tests/adaptation/test_shadow.py", "tests/adaptation/test_odd_models.py"],
     "adaptation/state": ["tests/adaptation/test_state.py", SETTINGS],

@@ -45,8 +45,10 @@ def number(low: float = -1e6, high: float = 1e6, above: bool = False, finite: bo
     wrong = [NOT_NUMBERS, *([NOT_FINITE] if finite else [st.just(-math.inf)])]
     if low > -1e6:
         wrong.append(st.floats(-1e300, low, exclude_max=not above, allow_subnormal=False))
+        wrong.append(st.just(low - 0.5))
     if high < 1e6:
         wrong.append(st.floats(high, 1e300, exclude_min=True, allow_subnormal=False))
+        wrong.append(st.just(high + 0.5))
     return Kind(st.floats(low, high, exclude_min=above, allow_subnormal=False), st.one_of(wrong))
 
 

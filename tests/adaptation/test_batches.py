@@ -35,5 +35,17 @@ def test_groups_equal_separate_runs(fold):
             assert torch.allclose(found, getattr(alone, field), rtol=0, atol=0 if fold == 1 else 1e-5)
     assert [entry["group"] for entry in result.trace] == [7, 2, 5]
     assert list(result.skipped) == ["5: GroupContrastive"]
+    assert result.pictures == 12 and result.shift == {}  # of a method without a gate
     with pytest.raises(ValueError, match="2 group labels for 12 images"):
         Adapter(model, METHOD).run(images, groups=[0, 1])
+
+
+def test_each_group_tells_of_its_own_shift():
+    """The gate of the default recipe measures group by group."""
+    model, images, labels = tiny_model(), pictures(8), ["a", "b"] * 4
+    result = Adapter(model).run(images, groups=labels)
+    alone = Adapter(model).run(images[1::2]).shift
+    assert alone and {name: value for name, value in result.shift.items() if name.startswith("b: ")} == {
+        f"b: {name}": value for name, value in alone.items()
+    }
+    assert len(result.shift) == 2 * len(alone)

@@ -71,3 +71,14 @@ def test_layers_without_running_statistics_can_only_use_the_batchs():
             one_pass(layer, rule, x)
     for rule in (Batch(), Source()):
         assert torch.allclose(one_pass(layer, rule, x).scores, layer(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [Source(), Batch()], ids=str)
+def test_a_layers_own_epsilon_counts(rule):
+    layer = nn.BatchNorm2d(3, eps=0.5)
+    layer.running_mean, layer.running_var = torch.tensor([0.2, -0.1, 0.0]), torch.tensor([0.1, 0.4, 1.0])
+    x, training = torch.randn(6, 3, 4, 4), rule == Batch()
+    with torch.no_grad():
+        expected = layer.train(training)(x)
+        layer.running_mean, layer.running_var = torch.tensor([0.2, -0.1, 0.0]), torch.tensor([0.1, 0.4, 1.0])
+    assert torch.allclose(one_pass(layer.eval(), rule, x).scores, expected, rtol=0, atol=1e-5)

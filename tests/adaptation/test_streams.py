@@ -149,3 +149,16 @@ def test_a_stream_belongs_to_the_thread_that_opened_it():
         thread.join()
         assert not torch.equal(adapter(b), alone)
     assert torch.equal(seen[0], alone)
+
+
+def test_before_an_update_scores_are_on_the_scale_of_what_is_carried():
+    """They are brought onto the source's scale after it only: before, the batch is scored by what there is."""
+    model, batches = tiny_model(), [pictures(5, seed=s) for s in range(2)]
+    adapter = Adapter(model, FAST, Ema(0.3), lr=0.01, match_source=True)
+    with adapter.online("before"):
+        early = [adapter.run(batch) for batch in batches]
+    _, state = adapt_batch(model, State(), batches[0], adapter.recipe)
+    with torch.no_grad():
+        expected = Stateless(model)(batches[1], Carried(), state.params, carried=state.moments).scores
+    assert torch.equal(early[1].scores, expected)
+    assert not torch.allclose(expected.mean(), early[1].source_scores.mean(), rtol=0, atol=1e-5)

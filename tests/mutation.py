@@ -61,7 +61,7 @@ TESTS = {
         *(f"tests/adaptation/test_{name}.py" for name in ("stateless", "odd_models", "adapter")),
     ],
     "adaptation/streams": [*(f"tests/adaptation/test_{name}.py" for name in ("streams", "promises"))],
-    "adaptation/steps": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "optimise", "promises"))],
+    "adaptation/steps": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "optimise", "promises", "state"))],
 }
 NOTICED = {1, 3, 24, 36, 152, 255, -11, -24, -9}  # exit status of a try: a failure, an error, out of time, a crash
 MODULES = ["metrics", *(f"adaptation/{p.stem}" for p in sorted((ROOT / "tta_iqa_lib/adaptation").glob("[a-z]*.py")))]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import FAST, METHOD, pictures, tiny_mixed, tiny_model
+from helpers import FAST, METHOD, LayerNormModel, pictures, plain_scores, tiny_mixed, tiny_model
+from torch import nn
 
 from tta_iqa_lib.adaptation import (
     DEFAULT_RECIPE,
@@ -57,6 +58,14 @@ def test_settings_of_the_optimiser_without_a_loss_are_an_error(option):
     for losses in (None, ()):
         with pytest.raises(ValueError, match=f"{option}= is for losses, and there are none"):
             Adapter(tiny_model(), losses, **{option: value})
+
+
+def test_a_model_with_nothing_to_adapt_is_an_error_that_says_so():
+    model = LayerNormModel(nn.Identity())
+    told = "nothing to adapt: the model has no normalisation layer with γ and β; pass params=a function that picks parameters"
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        Adapter(model, FAST)
+    assert torch.equal(Adapter(model, [])(pictures(3)), plain_scores(model, pictures(3)))
 
 
 def test_a_gate_by_an_unknown_name_is_an_error():

@@ -400,14 +400,6 @@ def test_a_layernorm_model_adapts_its_gamma_and_beta_with_the_sources_statistics
         Adapter(model, FAST, Batch())(images)
 
 
-def test_a_model_with_nothing_to_adapt_is_an_error_that_says_so():
-    model = LayerNormModel(nn.Identity())
-    told = "nothing to adapt: the model has no normalisation layer with γ and β; pass params=a function that picks parameters"
-    with pytest.raises(ValueError, match=f"^{told}$"):
-        Adapter(model, FAST)
-    assert torch.equal(Adapter(model, [])(pictures(3)), plain_scores(model, pictures(3)))
-
-
 def test_a_model_that_keeps_no_running_statistics_adapts_with_the_batchs():
     """Its plain inference already uses the batch: the source scores are those; other rules cannot be had."""
     torch.manual_seed(0)

@@ -185,6 +185,10 @@ EX13_3_WRONG = {
     "another seed": lambda n, size, m, seed: deal(n, size, m, 0),
     "called twice": Forgetful(),
     "in two batches": lambda n, size, m, seed: [2 * share for share in deal(n, size, m, seed)],
+    "50 batches": lambda n, size, m, seed: deal(n, 1, m, seed),
+    "where 6 are enough": lambda n, size, m, seed: deal_with(
+        np.array_split(np.random.default_rng(seed).permutation(n), n // size + 1), m
+    ),
     "more than 8": lambda n, size, m, seed: deal(n, 2 * size, m, seed),
 }
 

@@ -149,6 +149,8 @@ def ex13_3(deal):
             raise Wrong(
                 f"batches of {min(map(len, batches))} and of {max(map(len, batches))} images ({where}): spread the rest"
             )
+        if machines == 1 and len(batches) > (enough := -(-count // size)):
+            raise Wrong(f"{len(batches)} batches ({where}), where {enough} are enough")
         return answer, sorted(sorted(batch) for batch in batches)
 
     _, batches = dealt(50, 8, 1)
@@ -166,6 +168,7 @@ def ex13_3(deal):
     if dealt(50, 8, 1, seed=1)[1] == batches:
         raise Wrong("another seed gives the same batches: use it for the shuffle")
     dealt(33, 32, 3)  # a machine without a batch
+    dealt(48, 8, 1)  # no remainder
 
 
 @checker("ex13_4")

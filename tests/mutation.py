@@ -50,10 +50,7 @@ TESTS = {
     "adaptation/optimise": ["tests/adaptation/test_optimise.py", "tests/adaptation/test_loop.py"],
     "adaptation/passes": ["tests/adaptation/test_stateless.py"],
     "adaptation/protocols": ["tests/adaptation/test_protocols.py", "tests/models/test_foreign.py"],
-    "adaptation/recipes": [
-        *(f"tests/adaptation/test_{name}.py" for name in ("recipes", "adapter", "gates")),
-        "tests/models/test_foreign.py",
-    ],
+    "adaptation/recipes": [*(f"tests/adaptation/test_{name}.py" for name in ("recipes", "adapter", "gates"))],
     "adaptation/rules": ["tests/adaptation/test_rules.py", SETTINGS],
     "adaptation/shadow": ["tests/adaptation/test_shadow.py", "tests/adaptation/test_odd_models.py"],
     "adaptation/state": ["tests/adaptation/test_state.py", SETTINGS],

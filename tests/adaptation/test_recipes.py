@@ -1,9 +1,13 @@
 """Recipes by name, and what the second one is made of: scores under several rules, on the source's scale, averaged."""
 
+import re
+
 import pytest
 import torch
 from helpers import pictures, tiny_model
+from torch import nn
 
+import tta_iqa_lib as tta
 from tta_iqa_lib.adaptation import (
     DEFAULT_RECIPE,
     RECIPES,
@@ -111,3 +115,21 @@ def test_what_a_stream_knew_before_is_its_own_scale():
     with adapter.online("before"):
         first = adapter(images)
     assert torch.allclose(first, model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_the_default_recipe_says_what_to_do_without_batchnorm(normalised):
+    features = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 4), nn.GroupNorm(2, 6) if normalised else nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    )
+    model = tta.QualityModel(features, nn.Linear(6, 1)).eval()
+    told = (
+        "the model has no BatchNorm layer, whose statistics the default recipe adapts: it scores as the source does; "
+    )
+    told += (
+        "pass losses=[…], and they adapt γ and β of its 1 normalisation layers"
+        if normalised
+        else "it has no other normalisation layer; pass losses=[…] and params="
+    )
+    with pytest.warns(UserWarning, match="^" + re.escape(told) + "$"):
+        Adapter(model)

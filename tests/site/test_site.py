@@ -25,6 +25,19 @@ OVERFLOWING = """() => [...document.querySelectorAll('main *')].filter(e => {
 WIDE_TABLES = """() => [...document.querySelectorAll('div.cell_output .tta-table')]
     .filter(box => box.scrollWidth > box.clientWidth).map(box => box.getAttribute('aria-label'))"""
 
+# Words of headings that go on in the next line.
+BROKEN_WORDS = r"""() => [...document.querySelectorAll('main :is(h1, h2, h3, h4)')].flatMap(heading => {
+    const walker = document.createTreeWalker(heading, NodeFilter.SHOW_TEXT), broken = [], range = document.createRange();
+    while (walker.nextNode())
+        for (const word of walker.currentNode.data.matchAll(/\p{L}+/gu)) {
+            range.setStart(walker.currentNode, word.index);
+            range.setEnd(walker.currentNode, word.index + word[0].length);
+            const lines = [...range.getClientRects()].filter(line => line.width > 1).map(line => Math.round(line.top));
+            if (new Set(lines).size > 1) broken.push(word[0]);
+        }
+    return broken;
+})"""
+
 # What a player shows: its pictures with their text alternatives, and how much of the one on top is uncovered.
 SHOWN = "p => [...p.querySelectorAll('img')].map(i => [i.src, i.alt, i.style.clipPath].join()).join()"
 
@@ -84,6 +97,7 @@ def test_page_fits_a_phone(visits, path):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate(OVERFLOWING) == []
         assert page.evaluate(WIDE_TABLES) == []
+        assert page.evaluate(BROKEN_WORDS) == []
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
 

@@ -12,7 +12,7 @@ function fit(box) {
   for (const [part, role] of Object.entries(ROLES)) box.querySelectorAll(part).forEach((element) => element.setAttribute("role", role));
   box.classList.add("as-list");
 }
-const fitAll = () => document.querySelectorAll(".bd-article div.cell_output .tta-table").forEach(fit);
+const fitAll = () => document.querySelectorAll(".bd-article :is(.tta-table, .pst-scrollable-table-container)").forEach(fit);
 addEventListener("load", fitAll);
 phone.addEventListener("change", fitAll);
 document.addEventListener("toggle", fitAll, true); // what is folded has no width yet

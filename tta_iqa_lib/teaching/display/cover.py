@@ -46,7 +46,7 @@ def cover():
         tiles = [hazy[level * len(crops) + (row + i) % len(crops)].mean(0) for row, level in enumerate(SHOWN)]
         columns.append(np.concatenate([np.pad(tile.numpy(), 3, constant_values=1.0) for tile in tiles]))
 
-    figure, (wall, lines) = plt.subplots(2, 1, figsize=(8, 3.1), height_ratios=[2, 1.1], facecolor=PAPER)
+    figure, (wall, lines) = plt.subplots(2, 1, figsize=(6, 2.9), height_ratios=[2, 1.1], facecolor=PAPER)
     width = len(HAZE)
     extent = (-0.5, width - 0.5, 0, len(SHOWN))
     wall.imshow(
@@ -56,12 +56,14 @@ def cover():
         vmax=1,
         extent=extent,
     )
-    for method, label in (("source", "the model as it was"), ("recipe", "after it adapted")):
+    for method, label in (("source", "as it was"), ("recipe", "adapted")):
         lines.plot(found[method], "o-", lw=1.5, ms=4, color=COLOURS[method])
-        lines.text(width - 0.4, found[method][-1], label, va="center", fontsize=9, weight="bold", color=COLOURS[method])
+        lines.text(
+            width - 0.4, found[method][-1], label, va="center", fontsize=12, weight="bold", color=COLOURS[method]
+        )
     for axis in (wall, lines):
         axis.axis("off")
-        axis.set_xlim(-0.5, width + 2.6)
+        axis.set_xlim(-0.5, width + 2.9)
     return figure, found
 
 

@@ -40,7 +40,10 @@ TESTS = {
         *(f"tests/adaptation/test_{name}.py" for name in ("batches", "adapter", "screens")),
         SETTINGS,
     ],
-    "adaptation/loop": [*(f"tests/adaptation/test_{name}.py" for name in ("loop", "adapter", "promises")), SETTINGS],
+    "adaptation/loop": [
+        *(f"tests/adaptation/test_{name}.py" for name in ("loop", "adapter", "gates", "promises")),
+        SETTINGS,
+    ],
     "adaptation/losses": ["tests/adaptation/test_losses.py", "tests/adaptation/test_state.py", SETTINGS],
     "adaptation/normalisation": [
         "tests/adaptation/test_normalisation.py",
@@ -53,7 +56,7 @@ TESTS = {
     "adaptation/recipes": [*(f"tests/adaptation/test_{name}.py" for name in ("recipes", "adapter", "gates"))],
     "adaptation/rules": ["tests/adaptation/test_rules.py", SETTINGS],
     "adaptation/shadow": ["tests/adaptation/test_shadow.py", "tests/adaptation/test_odd_models.py"],
-    "adaptation/state": ["tests/adaptation/test_state.py", SETTINGS],
+    "adaptation/state": ["tests/adaptation/test_state.py", "tests/adaptation/test_gates.py", SETTINGS],
     "adaptation/stateless": [
         *(f"tests/adaptation/test_{name}.py" for name in ("stateless", "odd_models", "adapter")),
     ],

@@ -218,3 +218,13 @@ def test_the_shifts_of_several_layers_are_those_of_each(episodes):
         torch.stack([*mean_shift(*layer), *variance_shift(*layer)]) for layer in zip(source, batch, strict=True)
     ]
     assert found.shape == (3, 4, episodes) and torch.allclose(found, torch.stack(expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_a_shift_is_the_same_in_any_unit(unit):
+    """A layer of small activations is no quieter than one of large ones."""
+    x, y = series(40, 5), series(12, 5, seed=1) + 0.3
+    source, scaled = moments_of(x), moments_of(unit * x)
+    for shift in (mean_shift, variance_shift):
+        found, expected = shift(scaled, measure(unit * y)), shift(source, measure(y))
+        assert close(found, expected, 1e-4)

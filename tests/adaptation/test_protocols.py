@@ -38,6 +38,15 @@ def test_a_loss_keeps_what_it_says_of_itself_and_gets_the_usual_values_for_the_r
     assert as_loss(Full())("context") == as_loss(partial)("context") == "context"
 
 
+def test_a_weight_that_is_no_number_is_named():
+    def heavy(context):
+        return context
+
+    heavy.weight = "much"
+    with pytest.raises(ValueError, match=r"^weight must be a finite number; got 'much'$"):
+        as_loss(heavy)
+
+
 def test_a_callable_without_a_name_is_called_by_its_class():
     class Nameless:
         def __call__(self, context):

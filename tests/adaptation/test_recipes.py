@@ -117,18 +117,17 @@ def test_what_a_stream_knew_before_is_its_own_scale():
     assert torch.allclose(first, model(images), atol=1e-6)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_the_default_recipe_says_what_to_do_without_batchnorm(normalised):
-    features = nn.Sequential(
-        nn.Conv2d(3, 6, 3, 4), nn.GroupNorm(2, 6) if normalised else nn.ReLU(), nn.AdaptiveAvgPool2d(1)
-    )
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_the_default_recipe_says_what_to_do_without_batchnorm(layers):
+    blocks = [nn.Sequential(nn.GroupNorm(2, 6), nn.ReLU()) for _ in range(layers)]
+    features = nn.Sequential(nn.Conv2d(3, 6, 3, 4), *blocks, nn.AdaptiveAvgPool2d(1))
     model = tta.QualityModel(features, nn.Linear(6, 1)).eval()
     told = (
         "the model has no BatchNorm layer, whose statistics the default recipe adapts: it scores as the source does; "
     )
     told += (
-        "pass losses=[…], and they adapt γ and β of its 1 normalisation layers"
-        if normalised
+        f"pass losses=[…], and they adapt γ and β of its {layers} normalisation layers"
+        if layers
         else "it has no other normalisation layer; pass losses=[…] and params="
     )
     with pytest.warns(UserWarning, match="^" + re.escape(told) + "$"):

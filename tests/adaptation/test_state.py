@@ -39,6 +39,16 @@ def test_a_state_is_a_value():
     assert torch.equal(*twice)
 
 
+@pytest.mark.parametrize("answer", ["adapted", "initial", "source"])
+def test_a_gate_chooses_whose_scores_are_returned(answer):
+    model, images = tiny_model(), pictures(6)
+    whole = Adapter(model, FAST, Batch(), lr=0.01).run(images)
+    found = Adapter(model, FAST, Batch(), lr=0.01, gate=lambda result: answer).run(images)
+    of = {"adapted": whole.scores, "initial": whole.initial_scores, "source": whole.source_scores}
+    assert found.decision == answer and torch.equal(found.scores, of[answer])
+    assert sum(torch.equal(found.scores, scores) for scores in of.values()) == 1
+
+
 @pytest.mark.parametrize("answer", [True, None, "yes"])
 def test_a_bad_answer_of_a_gate_is_an_error(answer):
     with pytest.raises(ValueError, match="a gate must answer"):

@@ -517,3 +517,12 @@ def test_a_stream_of_several_passes_scores_its_images_the_last_time():
         by_hand = [adapter(part) for part in torch.cat([images, images]).split(4)]
     assert torch.equal(Stream(adapter, passes=2).predict(images, 4), torch.cat(by_hand[2:]))
     assert not torch.allclose(torch.cat(by_hand[2:]), torch.cat(by_hand[:2]), rtol=0, atol=1e-4)
+
+
+def test_a_stream_that_restarts_after_each_batch_is_no_stream():
+    model, images = tta.wrap_model(tiny_mixed(), features="5"), pictures(8)
+    adapter = STREAMS["steps"](model)
+    alone = torch.cat([adapter(part) for part in images.split(4)])
+    for passes in (1, 2):
+        assert torch.equal(Stream(adapter, passes=passes, restart=lambda result: True).predict(images, 4), alone)
+    assert not torch.allclose(Stream(adapter, passes=2).predict(images, 4), alone, rtol=0, atol=1e-4)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..adaptation import Adaptive, Batch, Blend, Ema, First, Shrink, Source
 from ..adaptation.adapter import Adapter
 from ..adaptation.copies import Ladder, Pair
+from ..adaptation.gates import Drifted
 from ..adaptation.losses import Anchor, GroupContrastive, RelativeRank, ScoreOrder
 from ..adaptation.normalisation import LateNormAffine
 from ..adaptation.recipes import FIRST_LAYERS
@@ -69,9 +70,13 @@ def adapting(label: str, control: str | None, **settings) -> Method:
     return Method(label, lambda model, seed: Adapter(model, seed=seed, **settings), control)
 
 
-def streaming(label: str, control: str | None, passes: int = 1, **settings) -> Method:
+def streaming(label: str, control: str | None, passes: int = 1, restart: Drifted | None = None, **settings) -> Method:
     """The same, online."""
-    return Method(label, lambda model, seed: Stream(Adapter(model, seed=seed, **settings), passes=passes), control)
+
+    def stream(model: ScoringModel, seed: int) -> Stream:
+        return Stream(Adapter(model, seed=seed, **settings), passes=passes, restart=restart)
+
+    return Method(label, stream, control)
 
 
 def _rotation(model: ScoringModel, seed: int) -> Adapter:
@@ -245,6 +250,7 @@ PASSES = (1, 2, 4, 8)
 STREAMS = {
     "order": {"losses": (ORDER,)},
     "order+anchor": {"losses": (ORDER, Anchor())},
+    "order+restart": {"losses": (ORDER,), "restart": Drifted(0.7)},
 }
 METHODS |= {
     f"stream-{name}-{n}": streaming(f"{name}, {n} passes", "bn-blend", passes=n, statistics=BLEND, **settings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...adaptation.adapter import Adapter
+from ...adaptation.state import Result
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,16 @@ class Stream:
     Attributes:
         when: as `predict` in `Adapter.online`.
         passes: the stream shows the images so many times; the scores are those of the last time.
+        restart: as in `Adapter.online`.
     """
 
     adapter: Adapter
     when: str = "after"
     passes: int = 1
+    restart: Callable[[Result], bool] | None = None
 
     def predict(self, images: Tensor, batch_size: int = 32, shuffle: bool = False) -> Tensor:
-        with self.adapter.online(self.when):
+        with self.adapter.online(self.when, self.restart):
             for _ in range(self.passes - 1):
                 self.adapter.predict(images, batch_size, shuffle=shuffle)
             return self.adapter.predict(images, batch_size, shuffle=shuffle)

@@ -1,5 +1,8 @@
 """Recipes, states and results are values."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import FAST, METHOD, pictures, tiny_model
@@ -27,8 +30,18 @@ def test_a_recipe_is_one_value_that_can_be_printed_and_passed():
     assert torch.equal(Adapter(model, recipe=own.recipe)(images), own(images))
     assert Adapter(model, recipe=DEFAULT_RECIPE).recipe == DEFAULT_RECIPE == Adapter(model).recipe
     assert "Adaptive(caution=1.5" in repr(DEFAULT_RECIPE) and "RelativeRank(" in repr(own.recipe)
-    with pytest.raises(ValueError, match="steps= stands in the recipe"):
-        Adapter(model, recipe=own.recipe, steps=5)
+
+
+@pytest.mark.parametrize(("part", "name", "value"), [("optimisation", "steps", 5), ("inference", "views", 2)])
+def test_a_setting_beside_a_recipe_says_how_to_change_it_there(part, name, value):
+    """And the way that it says works."""
+    recipe = Adapter(tiny_model(), METHOD).recipe
+    told = f"replace(recipe, {part}=replace(recipe.{part}, {name}=…))"
+    with pytest.raises(ValueError, match=re.escape(f"{name}= stands in the recipe: with dataclasses.replace, {told} ")):
+        Adapter(tiny_model(), recipe=recipe, **{name: value})
+    changed = eval(told.replace("…", repr(value)), {"replace": replace, "recipe": recipe})
+    assert getattr(getattr(changed, part), name) == value != getattr(getattr(recipe, part), name)
+    Adapter(tiny_model(), recipe=changed)
 
 
 def test_a_state_is_a_value():

@@ -118,8 +118,11 @@ class Adapter:
         if recipe is None:
             recipe = recipe_from(model, settings, seed)
         elif settings:
+            name = next(iter(settings))
+            part = "inference" if hasattr(recipe.inference, name) else "optimisation"
             raise ValueError(
-                f"{next(iter(settings))}= stands in the recipe: dataclasses.replace(recipe, …) changes it there"
+                f"{name}= stands in the recipe: with dataclasses.replace, "
+                f"replace(recipe, {part}=replace(recipe.{part}, {name}=…)) changes it there"
             )
         if recipe.optimisation and recipe.optimisation.steps and not recipe.optimisation.params(model):
             raise ValueError(

@@ -88,7 +88,7 @@ def test_steps_of_the_score_order_hardly_move_the_ranking_and_then_lower_it():
 
 
 def test_a_cured_stream_gains_where_the_source_is_worse_than_the_blend():
-    """Chapter 10: its gains in physical haze are no way back to the source."""
+    """Chapter 10: in the mean its gains in physical haze are no way back to the source."""
     target = "target/haze-physical"
     blend = srcc("streams", "bn-blend", target, 32)
     assert blend > srcc("streams", "source", target, 32) + 0.05
